@@ -1,0 +1,42 @@
+//! The seam to the outside: clock, randomness and network. Built once in `main` (or in the simulator) and passed
+//! down; nothing else reads a wall clock, asks for entropy or opens a socket.
+
+#![allow(clippy::disallowed_methods, reason = "this crate is the seam that wraps them")]
+
+pub mod clock;
+pub mod net;
+pub mod rng;
+
+use std::sync::Arc;
+
+pub use clock::{Clock, SystemClock};
+pub use net::{Connection, Connector, Incoming, Listen, Net, Once, Remote, TcpNet};
+pub use rng::{Rng, SeededRng};
+
+/// What a process needs from outside itself. Cheap to clone.
+#[derive(Clone)]
+pub struct Env {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub rng: Arc<dyn Rng>,
+    /// Connections.
+    pub net: Arc<dyn Net>,
+}
+
+impl Env {
+    /// The real thing: system clock, seed from the system's entropy, TCP.
+    pub fn production() -> Env {
+        Env {
+            clock: Arc::new(SystemClock::default()),
+            rng: Arc::new(SeededRng::from_system()),
+            net: Arc::new(TcpNet),
+        }
+    }
+}
+
+impl std::fmt::Debug for Env {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Env")
+    }
+}
