@@ -1,0 +1,308 @@
+//! Transactions. As in etcd, every compare (of nested transactions too) is decided on the state before, then every
+//! operation of the branches taken is checked, then all of them are executed as one revision.
+
+use std::collections::BTreeSet;
+
+use prost::Message;
+use types::limits;
+
+use super::kv_write::{self, Write};
+use super::{Context, Stop, range, refusal};
+use crate::command::{Compare, KeyValue, Operation, OperationDone, RequestOp, ResponseOp, TxnRequest};
+use crate::outcome::{Put, Refusal, RefusalKind, TxnDone};
+use crate::record::Space;
+use crate::record::key::UserRange;
+use crate::record::kv::Namespace;
+use crate::view::ViewError;
+
+/// Which branch is taken, and the same of the transactions in that branch, in order.
+struct Path {
+    success: bool,
+    nested: Vec<Path>,
+}
+
+impl Path {
+    fn branch<'r>(&self, request: &'r TxnRequest) -> &'r [RequestOp] {
+        if self.success {
+            &request.success
+        } else {
+            &request.failure
+        }
+    }
+}
+
+/// Executes a transaction.
+pub(crate) fn txn(context: &mut Context<'_>, space: Space, request: &TxnRequest) -> Result<TxnDone, Stop> {
+    check(request, limits::TXN_OPERATIONS, limits::TXN_DEPTH)?;
+    intervals(&request.success)?;
+    intervals(&request.failure)?;
+    kv_write::check_size(request.encoded_len())?;
+    let numbers = context.numbers(space)?;
+    let path = decide(context, space, request)?;
+    let mut bytes = 0;
+    each_taken(request, &path, &mut |operation| {
+        if let Operation::Put(put) = operation {
+            bytes += kv_write::put_bytes(put);
+        }
+        Ok(())
+    })?;
+    kv_write::check_quota(&numbers, bytes)?;
+    each_taken(request, &path, &mut |operation| {
+        check_put_state(context, space, operation)
+    })?;
+    each_taken(request, &path, &mut |operation| {
+        check_range_state(&numbers, operation)
+    })?;
+    let mut write = Write::begin(context, space)?;
+    let done = execute(&mut write, request, &path)?;
+    write.finish();
+    Ok(done)
+}
+
+/// Whether a transaction can change anything.
+pub(crate) fn writes(request: &TxnRequest) -> bool {
+    request
+        .success
+        .iter()
+        .chain(&request.failure)
+        .any(|op| match &op.operation {
+            Some(Operation::Put(_) | Operation::DeleteRange(_)) => true,
+            Some(Operation::Txn(nested)) => writes(nested),
+            Some(Operation::Range(_)) | None => false,
+        })
+}
+
+/// What is wrong with a transaction whatever the state.
+fn check(request: &TxnRequest, operations: usize, depth: usize) -> Result<(), Refusal> {
+    let most = request
+        .compare
+        .len()
+        .max(request.success.len())
+        .max(request.failure.len());
+    if most > operations || depth == 0 {
+        return Err(refusal(
+            RefusalKind::TooManyOperations,
+            "etcdserver: too many operations in txn request",
+        ));
+    }
+    if request.compare.iter().any(|compare| compare.key.is_empty()) {
+        return Err(refusal(RefusalKind::EmptyKey, "etcdserver: key is not provided"));
+    }
+    for op in request.success.iter().chain(&request.failure) {
+        match &op.operation {
+            Some(Operation::Range(request)) => range::check(request)?,
+            Some(Operation::Put(request)) => kv_write::check_put(request)?,
+            Some(Operation::DeleteRange(request)) => kv_write::check_delete(request)?,
+            Some(Operation::Txn(request)) => check(request, operations - most, depth - 1)?,
+            // etcd's answer to an operation without content.
+            None => return Err(refusal(RefusalKind::KeyNotFound, "etcdserver: key not found")),
+        }
+    }
+    Ok(())
+}
+
+/// Keys put and ranges deleted by a list of operations.
+#[derive(Default)]
+struct Touched {
+    puts: BTreeSet<bytes::Bytes>,
+    deletes: Vec<UserRange>,
+}
+
+impl Touched {
+    /// Refuses what would change one key twice, then joins both.
+    fn join(&mut self, other: Touched) -> Result<(), Refusal> {
+        let clash = other
+            .puts
+            .iter()
+            .any(|key| self.puts.contains(key) || self.deletes_key(key))
+            || self.puts.iter().any(|key| other.deletes_key(key));
+        if clash {
+            return Err(refusal(
+                RefusalKind::DuplicateKey,
+                "etcdserver: duplicate key given in txn request",
+            ));
+        }
+        self.puts.extend(other.puts);
+        self.deletes.extend(other.deletes);
+        Ok(())
+    }
+
+    fn deletes_key(&self, key: &[u8]) -> bool {
+        self.deletes.iter().any(|range| range.contains(key))
+    }
+}
+
+/// Refuses a list of operations that may change one key twice (etcd's `checkIntervals`; stricter in two cases that
+/// etcd lets through: a delete "from key on", and deletes of one nested transaction against puts of an earlier one).
+fn intervals(operations: &[RequestOp]) -> Result<Touched, Refusal> {
+    let mut touched = Touched::default();
+    for op in operations {
+        match &op.operation {
+            Some(Operation::Put(put)) => {
+                let puts = BTreeSet::from([put.key.clone()]);
+                touched.join(Touched {
+                    puts,
+                    deletes: Vec::new(),
+                })?;
+            }
+            Some(Operation::DeleteRange(delete)) => {
+                let deletes = vec![UserRange::new(&delete.key, &delete.range_end)];
+                touched.join(Touched {
+                    puts: BTreeSet::new(),
+                    deletes,
+                })?;
+            }
+            Some(Operation::Txn(nested)) => {
+                // Only one of the branches is taken, so that they may share keys.
+                let mut either = intervals(&nested.success)?;
+                let other = intervals(&nested.failure)?;
+                either.puts.extend(other.puts);
+                either.deletes.extend(other.deletes);
+                touched.join(either)?;
+            }
+            Some(Operation::Range(_)) | None => {}
+        }
+    }
+    Ok(touched)
+}
+
+fn decide(context: &Context<'_>, space: Space, request: &TxnRequest) -> Result<Path, ViewError> {
+    let mut success = true;
+    for compare in &request.compare {
+        if !holds(context, space, compare)? {
+            success = false;
+            break;
+        }
+    }
+    let mut path = Path {
+        success,
+        nested: Vec::new(),
+    };
+    for op in path.branch(request) {
+        if let Some(Operation::Txn(nested)) = &op.operation {
+            path.nested.push(decide(context, space, nested)?);
+        }
+    }
+    Ok(path)
+}
+
+/// A compare of a range holds if it holds for every key; one of nothing compares with an empty pair, values excepted.
+fn holds(context: &Context<'_>, space: Space, compare: &Compare) -> Result<bool, ViewError> {
+    const VALUE: i32 = 3;
+    let range = UserRange::new(&compare.key, &compare.range_end);
+    let kvs = range::heads(&context.overlay, space, &range)?;
+    if kvs.is_empty() {
+        return Ok(compare.target != VALUE && holds_for(compare, &KeyValue::default()));
+    }
+    Ok(kvs.iter().all(|kv| holds_for(compare, kv)))
+}
+
+fn holds_for(compare: &Compare, kv: &KeyValue) -> bool {
+    let order = match compare.target {
+        0 => kv.version.cmp(&compare.number),
+        1 => kv.create_revision.cmp(&compare.number),
+        2 => kv.mod_revision.cmp(&compare.number),
+        3 => kv.value.cmp(&compare.value),
+        4 => kv.lease.cmp(&compare.number),
+        _ => std::cmp::Ordering::Equal,
+    };
+    match compare.result {
+        0 => order.is_eq(),
+        1 => order.is_gt(),
+        2 => order.is_lt(),
+        3 => order.is_ne(),
+        _ => true,
+    }
+}
+
+/// Visits the operations of the branches taken, those of nested transactions in their place.
+fn each_taken(
+    request: &TxnRequest,
+    path: &Path,
+    visit: &mut dyn FnMut(&Operation) -> Result<(), Stop>,
+) -> Result<(), Stop> {
+    let mut nested = path.nested.iter();
+    for operation in path.branch(request).iter().filter_map(|op| op.operation.as_ref()) {
+        match operation {
+            Operation::Txn(inner) => {
+                let path = nested
+                    .next()
+                    .expect("one path per nested transaction, by `decide`");
+                each_taken(inner, path, visit)?;
+            }
+            Operation::Range(_) | Operation::Put(_) | Operation::DeleteRange(_) => visit(operation)?,
+        }
+    }
+    Ok(())
+}
+
+fn check_put_state(context: &Context<'_>, space: Space, operation: &Operation) -> Result<(), Stop> {
+    if let Operation::Put(put) = operation {
+        kv_write::check_kept(context, space, put)?;
+        kv_write::check_lease(context, space, put.lease)?;
+    }
+    Ok(())
+}
+
+fn check_range_state(numbers: &Namespace, operation: &Operation) -> Result<(), Stop> {
+    if let Operation::Range(request) = operation {
+        // Unlike alone, a negative revision in a transaction is one that was compacted, once anything was.
+        if request.revision < 0 && (numbers.compact_revision > 0 || request.revision < -1) {
+            return Err(range::compacted(numbers).into());
+        }
+        range::revision_of(request.revision, numbers, numbers.revision)?;
+    }
+    Ok(())
+}
+
+fn execute(write: &mut Write<'_, '_>, request: &TxnRequest, path: &Path) -> Result<TxnDone, Stop> {
+    let branch = path.branch(request);
+    let mut nested = path.nested.iter();
+    let mut responses = Vec::with_capacity(branch.len());
+    for operation in branch.iter().filter_map(|op| op.operation.as_ref()) {
+        let (revision, done) = match operation {
+            Operation::Range(request) => {
+                let current = write.current();
+                let found = range::range(
+                    &write.context.overlay,
+                    write.space,
+                    &write.numbers,
+                    current,
+                    request,
+                )?;
+                (current, OperationDone::Range(found))
+            }
+            Operation::Put(request) => {
+                let before = write.put(request)?;
+                (
+                    write.next(),
+                    OperationDone::Put(Put {
+                        prev_kv: before.filter(|_| request.prev_kv),
+                    }),
+                )
+            }
+            Operation::DeleteRange(request) => {
+                let before = write.delete_range(&UserRange::new(&request.key, &request.range_end))?;
+                (
+                    write.current(),
+                    OperationDone::Deleted(kv_write::deleted(before, request.prev_kv)),
+                )
+            }
+            Operation::Txn(request) => {
+                let path = nested
+                    .next()
+                    .expect("one path per nested transaction, by `decide`");
+                // etcd leaves the header of a nested answer empty.
+                (0, OperationDone::Txn(execute(write, request, path)?))
+            }
+        };
+        responses.push(ResponseOp {
+            revision,
+            done: Some(done),
+        });
+    }
+    Ok(TxnDone {
+        succeeded: path.success,
+        responses,
+    })
+}

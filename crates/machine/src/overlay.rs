@@ -1,0 +1,262 @@
+//! Reads through changes not yet committed. Each record's value in the view is read at most once and kept, since
+//! the state hash needs it when the record changes.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+
+use bytes::Bytes;
+
+use crate::outcome::Change;
+use crate::record::state::RecordHash;
+use crate::view::{View, ViewError, Visit};
+
+struct Entry {
+    base: Option<Bytes>,
+    now: Option<Bytes>,
+    written: bool,
+}
+
+/// A view with changes on top.
+pub struct Overlay<'a> {
+    view: &'a dyn View,
+    entries: RefCell<BTreeMap<Bytes, Entry>>,
+}
+
+impl<'a> Overlay<'a> {
+    /// No changes yet.
+    pub fn new(view: &'a dyn View) -> Overlay<'a> {
+        Overlay {
+            view,
+            entries: RefCell::new(BTreeMap::new()),
+        }
+    }
+
+    /// The newest value under `key`.
+    pub fn read(&self, key: &Bytes) -> Result<Option<Bytes>, ViewError> {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get(key) {
+            return Ok(entry.now.clone());
+        }
+        let base = self.view.get(key)?;
+        entries.insert(
+            key.clone(),
+            Entry {
+                base: base.clone(),
+                now: base.clone(),
+                written: false,
+            },
+        );
+        Ok(base)
+    }
+
+    /// Writes a record, whatever was there.
+    pub fn put(&self, key: Bytes, value: Bytes) -> Result<(), ViewError> {
+        self.change(key, Some(value), |view, key| view.get(key))
+    }
+
+    /// Writes a record known to be absent, which saves reading it.
+    pub fn insert(&self, key: Bytes, value: Bytes) -> Result<(), ViewError> {
+        debug_assert!(self.get(&key)?.is_none(), "inserted record {key:02x?} exists");
+        self.change(key, Some(value), |_, _| Ok(None))
+    }
+
+    /// Removes a record, whatever was there.
+    pub fn remove(&self, key: Bytes) -> Result<(), ViewError> {
+        self.change(key, None, |view, key| view.get(key))
+    }
+
+    /// Removes a record whose newest value the caller has read.
+    pub fn remove_known(&self, key: Bytes, value: Bytes) -> Result<(), ViewError> {
+        self.change(key, None, |_, _| Ok(Some(value)))
+    }
+
+    fn change(
+        &self,
+        key: Bytes,
+        now: Option<Bytes>,
+        base: impl FnOnce(&dyn View, &Bytes) -> Result<Option<Bytes>, ViewError>,
+    ) -> Result<(), ViewError> {
+        let mut entries = self.entries.borrow_mut();
+        if let Some(entry) = entries.get_mut(&key) {
+            entry.now = now;
+            entry.written = true;
+            return Ok(());
+        }
+        let base = base(self.view, &key)?;
+        entries.insert(
+            key,
+            Entry {
+                base,
+                now,
+                written: true,
+            },
+        );
+        Ok(())
+    }
+
+    /// The changes, in key order, and the state hash moved along from `sum`.
+    pub fn finish(self, mut sum: u128) -> (Vec<Change>, u128) {
+        let mut hash = RecordHash::default();
+        let mut changes = Vec::new();
+        for (key, entry) in self.entries.into_inner() {
+            if !entry.written || entry.base == entry.now {
+                continue;
+            }
+            if let Some(old) = &entry.base {
+                sum = sum.wrapping_sub(hash.of(&key, old));
+            }
+            if let Some(new) = &entry.now {
+                sum = sum.wrapping_add(hash.of(&key, new));
+            }
+            changes.push(Change {
+                key,
+                value: entry.now,
+            });
+        }
+        (changes, sum)
+    }
+
+    /// The first written record of a range, or the last.
+    fn pending(&self, range: (Bound<&[u8]>, Bound<&[u8]>), reverse: bool) -> Option<Pending> {
+        let entries = self.entries.borrow();
+        let mut written = entries.range::<[u8], _>(range).filter(|(_, entry)| entry.written);
+        let next = if reverse {
+            written.next_back()
+        } else {
+            written.next()
+        };
+        next.map(|(key, entry)| (key.clone(), entry.now.clone()))
+    }
+}
+
+/// A written record and its newest value.
+type Pending = (Bytes, Option<Bytes>);
+
+impl View for Overlay<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        if let Some(entry) = self.entries.borrow().get(key) {
+            return Ok(entry.now.clone());
+        }
+        self.view.get(key)
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), ViewError> {
+        if from >= to {
+            return Ok(());
+        }
+        // One record at a time, so that `visit` may read through this overlay; it must not write.
+        let after = |last: &Bytes| {
+            if reverse {
+                self.pending((Bound::Included(from), Bound::Excluded(last)), true)
+            } else {
+                self.pending((Bound::Excluded(last), Bound::Excluded(to)), false)
+            }
+        };
+        let mut pending = self.pending((Bound::Included(from), Bound::Excluded(to)), reverse);
+        let mut broken = false;
+        self.view.scan(from, to, reverse, &mut |key, value| {
+            while let Some((first, now)) = pending.take() {
+                let order = if reverse {
+                    key.cmp(&first)
+                } else {
+                    first.as_ref().cmp(key)
+                };
+                if order.is_gt() {
+                    pending = Some((first, now));
+                    break;
+                }
+                pending = after(&first);
+                if let Some(now) = &now
+                    && visit(&first, now).is_break()
+                {
+                    broken = true;
+                    return ControlFlow::Break(());
+                }
+                if order.is_eq() {
+                    return ControlFlow::Continue(());
+                }
+            }
+            let flow = visit(key, value);
+            broken = flow.is_break();
+            flow
+        })?;
+        while let Some((key, now)) = pending.take().filter(|_| !broken) {
+            broken = now.as_ref().is_some_and(|now| visit(&key, now).is_break());
+            pending = after(&key);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::MemView;
+
+    fn keys(view: &dyn View, from: &[u8], to: &[u8], reverse: bool, limit: usize) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut seen = Vec::new();
+        view.scan(from, to, reverse, &mut |key, value| {
+            seen.push((key.to_vec(), value.to_vec()));
+            if seen.len() == limit {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            }
+        })
+        .expect("memory never fails");
+        seen
+    }
+
+    #[test]
+    fn scans_as_if_committed() {
+        let mut base = MemView::default();
+        for key in ["b", "d", "f", "h"] {
+            base.put(key.into(), "old".into());
+        }
+        let overlay = Overlay::new(&base);
+        for (key, value) in [
+            ("a", Some("1")),
+            ("d", Some("2")),
+            ("f", None),
+            ("g", Some("3")),
+            ("i", Some("4")),
+        ] {
+            match value {
+                Some(value) => overlay.put(key.into(), value.into()).expect("memory never fails"),
+                None => overlay.remove(key.into()).expect("memory never fails"),
+            }
+        }
+        let mut committed = base.clone();
+        let (changes, sum) = {
+            let again = Overlay::new(&base);
+            for change in [
+                ("a", Some("1")),
+                ("d", Some("2")),
+                ("f", None),
+                ("g", Some("3")),
+                ("i", Some("4")),
+            ] {
+                again
+                    .change(change.0.into(), change.1.map(Bytes::from), |view, key| {
+                        view.get(key)
+                    })
+                    .expect("memory");
+            }
+            again.finish(crate::record::state::recompute(&base).expect("memory"))
+        };
+        committed.commit(&changes);
+        assert_eq!(sum, crate::record::state::recompute(&committed).expect("memory"));
+        for reverse in [false, true] {
+            for limit in 1..9 {
+                for (from, to) in [("a", "z"), ("b", "h"), ("c", "d"), ("d", "c"), ("e", "g")] {
+                    let (from, to) = (from.as_bytes(), to.as_bytes());
+                    assert_eq!(
+                        keys(&overlay, from, to, reverse, limit),
+                        keys(&committed, from, to, reverse, limit)
+                    );
+                }
+            }
+        }
+    }
+}
