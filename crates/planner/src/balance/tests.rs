@@ -1,0 +1,95 @@
+//! Tables for the balancer.
+
+use std::collections::BTreeSet;
+
+use machine::record::meta::{ClusterMap, Node, Partition, Replica};
+use types::{NodeId, PartitionId, ReplicaId};
+
+use super::plan_leaders;
+use crate::input::{Observed, PartitionSeen, Policy};
+
+fn cluster(nodes: u64, leaders: &[u64]) -> (ClusterMap, Observed) {
+    let mut map = ClusterMap::default();
+    let mut seen = Observed::default();
+    for id in 1..=nodes {
+        map.nodes.push(Node {
+            id,
+            ..Default::default()
+        });
+        seen.alive.insert(NodeId(id));
+    }
+    for (n, leader) in leaders.iter().enumerate() {
+        let replicas: Vec<Replica> = (1..=nodes)
+            .map(|node| Replica {
+                id: n as u64 * 100 + node,
+                node,
+                voter: true,
+                ..Replica::default()
+            })
+            .collect();
+        let voters: BTreeSet<_> = replicas.iter().map(|r| ReplicaId(r.id)).collect();
+        map.partitions.push(Partition {
+            id: n as u32,
+            generation: 1,
+            replicas,
+        });
+        let group = PartitionSeen {
+            leader: Some(NodeId(*leader)),
+            caught_up: voters.clone(),
+            voters,
+            learners: BTreeSet::new(),
+        };
+        seen.partitions.insert(PartitionId(n as u32), group);
+    }
+    (map, seen)
+}
+
+fn check(nodes: u64, leaders: &[u64], avoid: &[u64], wanted: &[usize]) {
+    let (map, mut seen) = cluster(nodes, leaders);
+    seen.avoid_leaders = avoid.iter().map(|id| NodeId(*id)).collect();
+    let plan = plan_leaders(
+        &map,
+        &seen,
+        &Policy {
+            transfers: 1000,
+            ..Policy::default()
+        },
+    );
+    for step in &plan {
+        seen.partitions.get_mut(&step.partition).expect("known").leader = Some(step.to);
+    }
+    let counts: Vec<usize> = (1..=nodes)
+        .map(|node| {
+            seen.partitions
+                .values()
+                .filter(|group| group.leader == Some(NodeId(node)))
+                .count()
+        })
+        .collect();
+    assert_eq!(counts, wanted, "plan {plan:?}");
+}
+
+#[test]
+fn all_on_one_node_spread_evenly() {
+    check(3, &[1; 16], &[], &[6, 5, 5]);
+}
+
+#[test]
+fn even_stays() {
+    let (map, seen) = cluster(3, &[1, 2, 3, 1, 2, 3, 1]);
+    assert_eq!(plan_leaders(&map, &seen, &Policy::default()), vec![]);
+}
+
+#[test]
+fn forbidden_node_loses_all() {
+    check(3, &[1, 1, 2, 3], &[1], &[0, 2, 2]);
+}
+
+#[test]
+fn lagging_replicas_are_not_chosen() {
+    let (map, mut seen) = cluster(2, &[1, 1, 1]);
+    for group in seen.partitions.values_mut() {
+        group.caught_up.clear();
+    }
+    assert_eq!(plan_leaders(&map, &seen, &Policy::default()), vec![]);
+}

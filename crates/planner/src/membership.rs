@@ -1,0 +1,103 @@
+//! The next single change that moves a group's membership towards what is wanted. Learners first, then all voters in
+//! one joint change, then what is left over goes.
+//!
+//! Invariant: a replica votes only after it has caught up, and a leader that is to go hands over before it goes.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+
+use machine::record::meta::Partition;
+use types::{NodeId, ReplicaId};
+
+/// A group as its leader sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Members {
+    /// The leader itself.
+    pub own: ReplicaId,
+    /// Voters, of either set while a change is half done.
+    pub voters: BTreeSet<ReplicaId>,
+    /// Members that do not vote.
+    pub learners: BTreeSet<ReplicaId>,
+    /// Members close to the end of the leader's log.
+    pub caught_up: BTreeSet<ReplicaId>,
+    /// A change of voters is half done.
+    pub joint: bool,
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Let a new replica follow.
+    AddLearner(ReplicaId, NodeId),
+    /// Make exactly these vote.
+    SetVoters(BTreeSet<ReplicaId>),
+    /// Let another one lead, which then goes on.
+    HandOver(ReplicaId),
+    /// Drop a replica that does not vote.
+    RemoveLearner(ReplicaId),
+    /// Somebody must catch up first.
+    Wait,
+    /// Nothing is left to do.
+    Done,
+}
+
+/// The next change. `impatient`: some replica has not caught up for long; go on with those that have.
+pub fn next_change(wanted: &Partition, members: &Members, impatient: bool) -> Change {
+    let known = |id: &ReplicaId| members.voters.contains(id) || members.learners.contains(id);
+    let absent = wanted
+        .replicas
+        .iter()
+        .find(|replica| !known(&ReplicaId(replica.id)));
+    if let Some(replica) = absent {
+        return Change::AddLearner(ReplicaId(replica.id), NodeId(replica.node));
+    }
+    let target: BTreeSet<ReplicaId> = wanted
+        .replicas
+        .iter()
+        .filter(|replica| replica.voter)
+        .map(|replica| ReplicaId(replica.id))
+        .collect();
+    if members.voters != target || members.joint {
+        return towards(&target, members, impatient);
+    }
+    let wanted_ids: BTreeSet<ReplicaId> = wanted
+        .replicas
+        .iter()
+        .map(|replica| ReplicaId(replica.id))
+        .collect();
+    match members.learners.difference(&wanted_ids).next() {
+        Some(surplus) => Change::RemoveLearner(*surplus),
+        None => Change::Done,
+    }
+}
+
+fn towards(target: &BTreeSet<ReplicaId>, members: &Members, impatient: bool) -> Change {
+    if target.is_empty() {
+        return Change::Wait;
+    }
+    let ready = |id: &ReplicaId| members.voters.contains(id) || members.caught_up.contains(id);
+    if target.iter().all(ready) {
+        if target.contains(&members.own) {
+            return Change::SetVoters(target.clone());
+        }
+        let heir = target
+            .iter()
+            .find(|id| members.voters.contains(id) && members.caught_up.contains(id));
+        return match heir {
+            Some(heir) if !members.joint => Change::HandOver(*heir),
+            _ => Change::SetVoters(target.iter().copied().chain([members.own]).collect()),
+        };
+    }
+    let partial: BTreeSet<ReplicaId> = members
+        .voters
+        .iter()
+        .chain(target.iter().filter(|id| members.caught_up.contains(id)))
+        .copied()
+        .collect();
+    if impatient && (partial != members.voters || members.joint) {
+        return Change::SetVoters(partial);
+    }
+    Change::Wait
+}

@@ -1,0 +1,129 @@
+//! Tables for single steps.
+
+use machine::record::meta::{Partition, Replica};
+use types::{NodeId, ReplicaId};
+
+use super::{Change, Members, next_change};
+
+fn ids(list: &[u64]) -> std::collections::BTreeSet<ReplicaId> {
+    list.iter().map(|id| ReplicaId(*id)).collect()
+}
+
+/// Replica n is on node n; the leader is the first voter.
+fn check(wanted: &[(u64, bool)], voters: &[u64], learners: &[u64], caught_up: &[u64], change: Change) {
+    check_more(wanted, voters, learners, caught_up, false, false, change);
+}
+
+fn check_more(
+    wanted: &[(u64, bool)],
+    voters: &[u64],
+    learners: &[u64],
+    caught_up: &[u64],
+    joint: bool,
+    impatient: bool,
+    change: Change,
+) {
+    let replicas = wanted
+        .iter()
+        .map(|(id, voter)| Replica {
+            id: *id,
+            node: *id,
+            voter: *voter,
+            ..Replica::default()
+        })
+        .collect();
+    let partition = Partition {
+        id: 1,
+        generation: 1,
+        replicas,
+    };
+    let members = Members {
+        own: ReplicaId(voters[0]),
+        voters: ids(voters),
+        learners: ids(learners),
+        caught_up: ids(caught_up),
+        joint,
+    };
+    assert_eq!(next_change(&partition, &members, impatient), change);
+}
+
+const ALL: &[(u64, bool)] = &[(1, true), (2, true), (3, true)];
+
+#[test]
+fn one_becomes_three_in_one_change_of_voters() {
+    check(ALL, &[1], &[], &[1], Change::AddLearner(ReplicaId(2), NodeId(2)));
+    check(
+        ALL,
+        &[1],
+        &[2],
+        &[1, 2],
+        Change::AddLearner(ReplicaId(3), NodeId(3)),
+    );
+    check(ALL, &[1], &[2, 3], &[1, 2], Change::Wait);
+    check_more(
+        ALL,
+        &[1],
+        &[2, 3],
+        &[1, 2],
+        false,
+        true,
+        Change::SetVoters(ids(&[1, 2])),
+    );
+    check(ALL, &[1], &[2, 3], &[1, 2, 3], Change::SetVoters(ids(&[1, 2, 3])));
+    check_more(
+        ALL,
+        &[1, 2, 3],
+        &[],
+        &[1, 2, 3],
+        true,
+        false,
+        Change::SetVoters(ids(&[1, 2, 3])),
+    );
+    check(ALL, &[1, 2, 3], &[], &[1], Change::Done);
+}
+
+#[test]
+fn leader_hands_over_before_it_goes() {
+    let moved = &[(2, true), (3, true), (4, true)];
+    check(
+        moved,
+        &[1, 2, 3],
+        &[4],
+        &[1, 2, 3, 4],
+        Change::HandOver(ReplicaId(2)),
+    );
+    check(
+        moved,
+        &[2, 1, 3],
+        &[4],
+        &[1, 2, 3, 4],
+        Change::SetVoters(ids(&[2, 3, 4])),
+    );
+    check(
+        moved,
+        &[2, 3, 4],
+        &[1],
+        &[1, 2, 3, 4],
+        Change::RemoveLearner(ReplicaId(1)),
+    );
+    check(&[(2, true)], &[1], &[2], &[1, 2], Change::SetVoters(ids(&[1, 2])));
+    check(
+        &[(2, true)],
+        &[1, 2],
+        &[],
+        &[1, 2],
+        Change::HandOver(ReplicaId(2)),
+    );
+}
+
+#[test]
+fn learners_stay_learners() {
+    check(&[(1, true), (2, false)], &[1], &[2], &[], Change::Done);
+    check(
+        &[(1, true), (2, false)],
+        &[1, 2],
+        &[],
+        &[1, 2],
+        Change::SetVoters(ids(&[1])),
+    );
+}
