@@ -1,0 +1,188 @@
+//! One node's disk: outlives the stores opened on it, and crashes on demand.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use types::{PartitionId, ReplicaId};
+
+use super::log::{LogDisk, MemoryLog};
+use super::state::{MemoryStores, StateDisk};
+use crate::{Done, Fatal, LogStore, PartitionStores};
+
+/// Picks one of `n` outcomes: returns a number below `n`. A simulator gives its seeded generator.
+pub type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
+
+/// A disk in memory. Stores opened on it stop working at [`MemoryDisk::crash`]; open them anew.
+pub struct MemoryDisk {
+    inner: Mutex<Disk>,
+    ready: Mutex<Ready>,
+}
+
+#[derive(Default)]
+pub(super) struct Disk {
+    /// Raised by each crash: stores of an earlier boot are dead.
+    pub(super) boot: u64,
+    pub(super) held: bool,
+    pub(super) failing: bool,
+    pub(super) failed: Option<String>,
+    pub(super) fatal: Option<Fatal>,
+    pub(super) free_bytes: u64,
+    pub(super) log: LogDisk,
+    pub(super) states: BTreeMap<(PartitionId, ReplicaId), StateDisk>,
+}
+
+/// Callbacks in the order in which they must fire. One caller fires at a time; others only queue.
+#[derive(Default)]
+struct Ready {
+    queue: VecDeque<(Done, Option<String>)>,
+    firing: bool,
+}
+
+impl MemoryDisk {
+    /// An empty disk with a tebibyte free.
+    pub fn new() -> Arc<MemoryDisk> {
+        let disk = Disk {
+            free_bytes: 1 << 40,
+            ..Disk::default()
+        };
+        Arc::new(MemoryDisk {
+            inner: Mutex::new(disk),
+            ready: Mutex::default(),
+        })
+    }
+
+    /// Opens the log that is on this disk.
+    pub fn log(self: &Arc<Self>, fatal: Fatal) -> Arc<dyn LogStore> {
+        let mut disk = self.inner.lock();
+        disk.fatal = Some(fatal);
+        Arc::new(MemoryLog {
+            disk: self.clone(),
+            boot: disk.boot,
+        })
+    }
+
+    /// Opens the states that are on this disk.
+    pub fn stores(self: &Arc<Self>) -> Arc<dyn PartitionStores> {
+        let boot = self.inner.lock().boot;
+        Arc::new(MemoryStores {
+            disk: self.clone(),
+            boot,
+        })
+    }
+
+    /// Power is lost: keeps what was synced and a prefix, chosen by `choose`, of what was not; possibly only the first
+    /// records of the append that follows. Callbacks that wait never fire. Ends [`hold_sync`](Self::hold_sync) and
+    /// [`fail_sync`](Self::fail_sync).
+    pub fn crash(&self, choose: Choose<'_>) {
+        let mut disk = self.inner.lock();
+        disk.boot += 1;
+        disk.held = false;
+        disk.failing = false;
+        disk.failed = None;
+        disk.fatal = None;
+        let silenced = disk.log.crash(choose);
+        for state in disk.states.values_mut() {
+            state.crash(choose);
+        }
+        drop(disk);
+        let queued = std::mem::take(&mut self.ready.lock().queue);
+        drop((silenced, queued));
+    }
+
+    /// While on, syncs of the log do not come back: entries are readable, and callbacks wait. Turning it off does what
+    /// has waited.
+    pub fn hold_sync(&self, on: bool) {
+        self.inner.lock().held = on;
+        self.settle();
+    }
+
+    /// From now on every sync fails, until the crash that follows.
+    pub fn fail_sync(&self) {
+        self.inner.lock().failing = true;
+    }
+
+    /// What [`PartitionStores::free_bytes`] says from now on.
+    pub fn set_free_bytes(&self, free_bytes: u64) {
+        self.inner.lock().free_bytes = free_bytes;
+    }
+
+    /// Damages an entry of the log on the disk: reading it fails.
+    pub fn damage_entry(&self, replica: ReplicaId, index: u64) {
+        self.inner.lock().log.damaged.insert((replica, index));
+    }
+
+    /// Damages a replica's state: opening and reading it fail until it is removed or replaced.
+    pub fn damage_state(&self, partition: PartitionId, replica: ReplicaId) {
+        if let Some(state) = self.inner.lock().states.get_mut(&(partition, replica)) {
+            state.damaged = true;
+        }
+    }
+
+    /// Operations of the log that a crash now could lose.
+    pub fn unsynced(&self) -> usize {
+        self.inner.lock().log.unsynced.len()
+    }
+
+    /// Runs `act` on the disk of `boot`.
+    pub(super) fn with<T>(&self, boot: u64, act: impl FnOnce(&mut Disk) -> io::Result<T>) -> io::Result<T> {
+        let mut disk = self.inner.lock();
+        if disk.boot != boot {
+            return Err(io::Error::other("the process that opened this store has crashed"));
+        }
+        act(&mut disk)
+    }
+
+    /// Fires a callback after those that wait before it.
+    pub(super) fn answer(&self, done: Done, error: Option<String>) {
+        self.ready.lock().queue.push_back((done, error));
+        self.fire();
+    }
+
+    /// Syncs the log unless it is held, and fires what can be fired.
+    pub(super) fn settle(&self) {
+        let mut disk = self.inner.lock();
+        if !disk.held {
+            let error = disk.sync_error();
+            let fatal = disk
+                .fatal
+                .clone()
+                .filter(|_| error.is_some() && disk.failed.is_none());
+            disk.failed = error.clone();
+            let done = disk.log.sync(error.is_none());
+            self.ready
+                .lock()
+                .queue
+                .extend(done.into_iter().map(|done| (done, error.clone())));
+            drop(disk);
+            if let (Some(fatal), Some(error)) = (fatal, error) {
+                fatal(&error);
+            }
+        } else {
+            drop(disk);
+        }
+        self.fire();
+    }
+
+    fn fire(&self) {
+        let mut ready = self.ready.lock();
+        if ready.firing {
+            return;
+        }
+        while let Some((done, error)) = ready.queue.pop_front() {
+            ready.firing = true;
+            drop(ready);
+            done(error.map_or(Ok(()), |error| Err(io::Error::other(error))));
+            ready = self.ready.lock();
+            ready.firing = false;
+        }
+    }
+}
+
+impl Disk {
+    pub(super) fn sync_error(&self) -> Option<String> {
+        let failing = self.failing.then(|| "cannot sync: the disk fails".to_owned());
+        self.failed.clone().or(failing)
+    }
+}

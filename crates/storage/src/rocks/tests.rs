@@ -1,0 +1,108 @@
+//! Tests of the RocksDB stores: conformance, damage, refusals, and processes that die.
+
+mod crash;
+mod damage;
+mod refuse;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use super::{Log, Options, Owner, Partitions};
+use crate::suite::{self, Fixture};
+use crate::{Fatal, LogRecord, LogStore, PartitionStores};
+
+/// A crash is modelled by copying the files while the process that wrote them still has them open: what it held in
+/// memory is not in the copy.
+struct Rocks {
+    root: TempDir,
+    boot: u32,
+}
+
+impl Rocks {
+    fn new() -> Rocks {
+        Rocks {
+            root: tempfile::tempdir().unwrap(),
+            boot: 0,
+        }
+    }
+
+    fn dir(&self) -> PathBuf {
+        self.root.path().join(self.boot.to_string())
+    }
+}
+
+impl Fixture for Rocks {
+    fn log(&mut self) -> io::Result<Arc<dyn LogStore>> {
+        Log::open(&self.dir().join("log"), Options::default(), no_fatal())
+    }
+
+    fn stores(&mut self) -> io::Result<Arc<dyn PartitionStores>> {
+        Partitions::open(&self.dir().join("partitions"), Options::default())
+    }
+
+    fn crash(&mut self) {
+        let from = self.dir();
+        self.boot += 1;
+        copy_tree(&from, &self.dir());
+    }
+}
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to);
+        } else {
+            match fs::copy(entry.path(), to) {
+                // RocksDB removes what a flush made obsolete in the background.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                copied => drop(copied.unwrap()),
+            }
+        }
+    }
+}
+
+fn no_fatal() -> Fatal {
+    Arc::new(|error| panic!("fatal: {error}"))
+}
+
+fn record(index: u64) -> LogRecord {
+    LogRecord {
+        index,
+        data: Bytes::from(format!("entry {index}")),
+    }
+}
+
+fn owned(cluster: u64, node: u64) -> Options {
+    let owner = Owner {
+        cluster: types::ClusterId(cluster),
+        node: types::NodeId(node),
+    };
+    Options {
+        owner: Some(owner),
+        ..Options::default()
+    }
+}
+
+/// Files in `dir` whose names end so, sorted.
+fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    found.retain(|path| path.to_string_lossy().ends_with(suffix));
+    found.sort();
+    found
+}
+
+#[test]
+fn conforms() {
+    suite::run(|| Box::new(Rocks::new()));
+}
