@@ -1,0 +1,172 @@
+//! Changes of leader and members, each bounded in time. A change that timed out may still happen: look at the
+//! status, then ask again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::time::Duration;
+
+use openraft::ChangeMembers;
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
+use openraft::raft::ClientWriteResponse;
+use tokio::time::{Instant, sleep, timeout};
+use types::limits::TRANSFER_LAG_ENTRIES;
+use types::{NodeId, ReplicaId};
+
+use crate::error::MembershipError;
+use crate::propose::leader_node;
+use crate::replica::Group;
+use crate::types::{ReplicaNode, TypeConfig};
+
+type Changed = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
+
+/// Between looks at how far the target of a transfer is.
+const LAG_POLL: Duration = Duration::from_millis(10);
+
+/// Hands the leadership to `to` and waits until it moved.
+pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
+    if to == group.replica {
+        return Ok(());
+    }
+    wait_for_target(group, to).await?;
+    group
+        .raft
+        .trigger()
+        .transfer_leader(to.0)
+        .await
+        .map_err(|_| MembershipError::Stopped)?;
+    let mut server = group.server.clone();
+    let moved = async {
+        while server.borrow_watched().current_leader != Some(to.0) {
+            server.changed().await.map_err(|_| MembershipError::Stopped)?;
+        }
+        Ok(())
+    };
+    let limit = group.timing.change_limit();
+    timeout(limit, moved).await.map_err(|_| {
+        MembershipError::Unknown(format!(
+            "replica {to} did not take the lead within {} ms",
+            limit.as_millis()
+        ))
+    })?
+}
+
+/// A new leader learns within a heartbeat how far its followers' logs go; until then all of them seem to lag.
+async fn wait_for_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
+    let end = Instant::now() + Duration::from_millis(3 * group.timing.heartbeat_ms);
+    loop {
+        match check_target(group, to) {
+            Err(MembershipError::Lagging { .. }) if Instant::now() < end => sleep(LAG_POLL).await,
+            outcome => return outcome,
+        }
+    }
+}
+
+fn check_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
+    let status = group.status();
+    if !status.is_leader {
+        return Err(MembershipError::NotLeader {
+            leader: status.leader.map(|(_, node)| node),
+        });
+    }
+    if !status.voters.iter().any(|(replica, _)| *replica == to) {
+        return Err(MembershipError::Invalid(format!(
+            "replica {to} is no voter of partition {}",
+            group.partition
+        )));
+    }
+    let matched = status.matched.get(&to).copied().unwrap_or(0);
+    let lag = status.last_log.saturating_sub(matched);
+    if lag > TRANSFER_LAG_ENTRIES {
+        return Err(MembershipError::Lagging { replica: to, lag });
+    }
+    Ok(())
+}
+
+/// Adds a replica that does not vote; does not wait for it to catch up.
+pub(crate) async fn add_learner(
+    group: &Group,
+    replica: ReplicaId,
+    node: NodeId,
+) -> Result<(), MembershipError> {
+    if let Some(there) = group.holder(replica) {
+        if there == node {
+            return Ok(());
+        }
+        let text = format!("replica {replica} is on node {there}, and never moves to node {node}");
+        return Err(MembershipError::Invalid(text));
+    }
+    let members = BTreeMap::from([(replica.0, ReplicaNode { node: node.0 })]);
+    change(
+        group,
+        group
+            .raft
+            .change_membership(ChangeMembers::AddNodes(members), true),
+    )
+    .await
+}
+
+/// Makes exactly these replicas vote; all must be members. Those that voted before stay as learners.
+pub(crate) async fn set_voters(group: &Group, voters: BTreeSet<ReplicaId>) -> Result<(), MembershipError> {
+    if voters.is_empty() {
+        return Err(MembershipError::Invalid("a group needs a voter".into()));
+    }
+    let voters = voters.into_iter().map(|replica| replica.0).collect();
+    change(
+        group,
+        group
+            .raft
+            .change_membership(ChangeMembers::ReplaceAllVoters(voters), true),
+    )
+    .await
+}
+
+/// Removes a replica that does not vote.
+pub(crate) async fn remove_learner(group: &Group, replica: ReplicaId) -> Result<(), MembershipError> {
+    if group.leads().is_some() && group.holder(replica).is_none() {
+        return Ok(());
+    }
+    let gone = BTreeSet::from([replica.0]);
+    change(
+        group,
+        group
+            .raft
+            .change_membership(ChangeMembers::RemoveNodes(gone), true),
+    )
+    .await
+}
+
+async fn change(group: &Group, changed: impl Future<Output = Changed>) -> Result<(), MembershipError> {
+    if group.leads().is_none() {
+        return Err(MembershipError::NotLeader {
+            leader: group.leader().map(|(_, node)| node),
+        });
+    }
+    let limit = group.timing.change_limit();
+    match timeout(limit, changed).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(RaftError::Fatal(_))) => Err(MembershipError::Stopped),
+        Ok(Err(RaftError::APIError(error))) => Err(membership_error(error)),
+        Err(_) => Err(MembershipError::Unknown(format!(
+            "not committed within {} ms",
+            limit.as_millis()
+        ))),
+    }
+}
+
+fn membership_error(error: ClientWriteError<TypeConfig>) -> MembershipError {
+    match error {
+        ClientWriteError::ForwardToLeader(to) => MembershipError::NotLeader {
+            leader: leader_node(&to),
+        },
+        ClientWriteError::LogEntryDiscarded(_) => {
+            MembershipError::Unknown("leadership moved while the change was pending".into())
+        }
+        // The leader has not committed an entry of its own term yet, or another change is not through.
+        ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))
+        | ClientWriteError::ChangeMembershipError(ChangeMembershipError::UncommittedLeaderLog(_)) => {
+            MembershipError::InProgress
+        }
+        other => MembershipError::Invalid(other.to_string()),
+    }
+}

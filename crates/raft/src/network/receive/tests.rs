@@ -1,0 +1,240 @@
+//! Room on the disk, transfers that nobody carries on, and installations that take long.
+
+use std::any::Any;
+use std::time::Duration;
+
+use openraft::async_runtime::watch::WatchReceiver;
+use parking_lot::Condvar;
+use proto::peer::{LogId, SnapshotMeta as WireMeta};
+use storage::memory::MemoryDisk;
+use storage::{Applied, Checkpoint, PointView};
+
+use super::super::tests::{Process, eventually, propose};
+use super::*;
+
+#[derive(Default)]
+struct Hand(Mutex<Duration>);
+
+impl env::Clock for Hand {
+    fn now(&self) -> Duration {
+        *self.0.lock()
+    }
+
+    fn wall_ms(&self) -> u64 {
+        0
+    }
+}
+
+fn begin(meta: WireMeta, vote: &Vote, files: Vec<FileSize>) -> Bytes {
+    convert::encode(&CheckpointBegin {
+        vote: Some(convert::vote_out(vote)),
+        meta: Some(meta),
+        files,
+    })
+}
+
+fn begin_of(size_bytes: u64) -> Bytes {
+    let meta = WireMeta {
+        last_log_id: Some(LogId::default()),
+        membership: Some(convert::stored_membership_out(&Default::default())),
+        snapshot_id: "a".into(),
+    };
+    let name = "STATE".into();
+    begin(
+        meta,
+        &convert::vote_in(&Default::default()),
+        vec![FileSize { name, size_bytes }],
+    )
+}
+
+#[tokio::test]
+async fn what_has_no_room_is_refused_and_what_is_left_lying_makes_room() {
+    let clock = Arc::new(Hand::default());
+    let env = Env {
+        clock: clock.clone(),
+        ..Env::production()
+    };
+    let receiving = Arc::new(Receiving::new(env, Arc::new(|| Ok(1000))));
+    let stores = MemoryDisk::new().stores();
+    let at = |partition: u32| (PartitionId(partition), ReplicaId(2));
+    let begin = |partition: u32, bytes: u64| {
+        let store = stores.open(PartitionId(partition), ReplicaId(2)).expect("opened");
+        let receiving = receiving.clone();
+        async move {
+            let begun = receiving.begin(at(partition), store, begin_of(bytes)).await;
+            begun
+                .map(|begun| {
+                    convert::decode::<CheckpointBegun>("begun", begun)
+                        .expect("decoded")
+                        .transfer_id
+                })
+                .map_err(|status| status.code())
+        }
+    };
+    assert_eq!(begin(1, 1001).await, Err(tonic::Code::ResourceExhausted));
+    let first = begin(1, 600).await.expect("there is room");
+    assert_eq!(
+        begin(2, 401).await,
+        Err(tonic::Code::ResourceExhausted),
+        "it is promised"
+    );
+    begin(2, 400).await.expect("there is room for both");
+    *clock.0.lock() += TRANSFER_IDLE;
+    // It never ends; its first look is at once.
+    let _ = tokio::time::timeout(Duration::from_millis(50), sweep(Arc::downgrade(&receiving))).await;
+    assert!(
+        receiving.transfers.lock().is_empty(),
+        "nobody has carried them on"
+    );
+    let chunk = convert::encode(&CheckpointChunk {
+        transfer_id: first,
+        name: "STATE".into(),
+        ..CheckpointChunk::default()
+    });
+    let late = receiving.chunk(at(1), chunk).await.expect_err("it is gone");
+    assert_eq!(late.code(), tonic::Code::Aborted);
+    begin(3, 1000).await.expect("there is room again");
+}
+
+/// Lets installations begin.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+/// A store whose copies take long to be opened.
+struct Slow {
+    store: Arc<dyn PartitionStore>,
+    gate: Arc<Gate>,
+}
+
+struct SlowIncoming {
+    incoming: Box<dyn Incoming>,
+    gate: Arc<Gate>,
+}
+
+impl Incoming for SlowIncoming {
+    fn write(&mut self, name: &str, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.incoming.write(name, offset, data)
+    }
+
+    fn finish(&mut self) -> io::Result<Applied> {
+        self.gate
+            .opened
+            .wait_while(&mut self.gate.open.lock(), |open| !*open);
+        self.incoming.finish()
+    }
+
+    fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {
+        self.incoming.into_any()
+    }
+}
+
+impl PartitionStore for Slow {
+    fn latest(&self) -> Box<dyn machine::View + Send + '_> {
+        self.store.latest()
+    }
+
+    fn point(&self) -> Arc<dyn PointView> {
+        self.store.point()
+    }
+
+    fn commit(&self, changes: &[machine::Change], applied: &Applied) -> io::Result<()> {
+        self.store.commit(changes, applied)
+    }
+
+    fn applied(&self) -> io::Result<Option<Applied>> {
+        self.store.applied()
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.store.flush()
+    }
+
+    fn checkpoint(&self) -> io::Result<Arc<dyn Checkpoint>> {
+        self.store.checkpoint()
+    }
+
+    fn install(&self, incoming: Box<dyn Incoming>) -> io::Result<()> {
+        self.store.install(incoming)
+    }
+
+    fn receive(&self) -> io::Result<Box<dyn Incoming>> {
+        Ok(Box::new(SlowIncoming {
+            incoming: self.store.receive()?,
+            gate: self.gate.clone(),
+        }))
+    }
+
+    fn size_bytes(&self) -> u64 {
+        self.store.size_bytes()
+    }
+}
+
+/// The checkpoint of a group, sent to that group itself: it has everything already, and says so.
+#[test]
+fn an_installation_is_asked_for_until_it_is_over() {
+    let process = Process::start(1, crate::Timing::default());
+    let at = (PartitionId(0), ReplicaId(1));
+    let replica = process.on(process.node.found(at.0, at.1)).expect("founded");
+    eventually("it leads", || replica.is_leader());
+    assert!(propose(&process, 0));
+    let raft = replica.group().raft.clone();
+    let checkpoint = replica.store().checkpoint().expect("checkpoint");
+    let (log_id, membership) = convert::applied_in(&checkpoint.applied()).expect("applied");
+    let meta = WireMeta {
+        last_log_id: Some(convert::log_id_out(&log_id)),
+        membership: Some(convert::stored_membership_out(&membership)),
+        snapshot_id: "a".into(),
+    };
+    let file = checkpoint.files().remove(0);
+    let data = checkpoint.read(&file.name, 0, usize::MAX).expect("read");
+    let vote = raft.metrics().borrow_watched().vote;
+    let size = FileSize {
+        name: file.name.clone(),
+        size_bytes: data.len() as u64,
+    };
+    let begin = begin(meta, &vote, vec![size]);
+    let gate = Arc::new(Gate::default());
+    let store = Arc::new(Slow {
+        store: replica.store(),
+        gate: gate.clone(),
+    });
+    let receiving = Receiving::new(Env::production(), Arc::new(|| Ok(u64::MAX)));
+    process.on(async {
+        let begun = receiving
+            .begin(at, store.clone(), begin.clone())
+            .await
+            .expect("begun");
+        let begun: CheckpointBegun = convert::decode("begun", begun).expect("decoded");
+        let chunk = CheckpointChunk {
+            transfer_id: begun.transfer_id,
+            name: file.name.clone(),
+            offset: 0,
+            hash: xxhash_rust::xxh3::xxh3_64(&data),
+            data: data.clone(),
+        };
+        receiving.chunk(at, convert::encode(&chunk)).await.expect("taken");
+        let end = convert::encode(&CheckpointEnd {
+            transfer_id: begun.transfer_id,
+        });
+        let ask = || async {
+            let done = receiving
+                .end(at, raft.clone(), end.clone())
+                .await
+                .expect("no failure");
+            convert::decode::<CheckpointDone>("done", done).expect("decoded")
+        };
+        assert_eq!(ask().await.vote, None, "it goes on");
+        // The connection breaks, and the transfer is taken up again: nothing is sent twice.
+        let again = receiving.begin(at, store.clone(), begin).await.expect("again");
+        let again: CheckpointBegun = convert::decode("begun", again).expect("decoded");
+        assert_eq!((again.transfer_id, again.received.len()), (begun.transfer_id, 1));
+        *gate.open.lock() = true;
+        gate.opened.notify_all();
+        let done = ask().await.vote.expect("it is over");
+        assert_eq!(convert::vote_in(&done), vote);
+        assert_eq!(ask().await.vote, Some(done), "asked once more, the same");
+    });
+}

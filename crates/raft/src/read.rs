@@ -1,0 +1,125 @@
+//! Read points: one ReadIndex round for all readers that wait; who comes meanwhile gets the next round.
+//!
+//! Must never: answer from a lease, or before the local state has reached the point.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
+use types::limits::PARTITION_QUEUE;
+
+use crate::error::ReadError;
+use crate::propose::leader_node;
+use crate::replica::Group;
+
+/// What a linearizable read may be served at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadPoint {
+    /// Term of the leader that confirmed it.
+    pub term: u64,
+    /// The state here has applied at least this index.
+    pub index: u64,
+}
+
+pub(crate) type Reader = oneshot::Sender<Result<ReadPoint, ReadError>>;
+
+/// Readers of one replica.
+pub(crate) fn queue() -> (mpsc::Sender<Reader>, mpsc::Receiver<Reader>) {
+    mpsc::channel(PARTITION_QUEUE)
+}
+
+/// Waits for a read point.
+pub(crate) async fn read_index(
+    group: &Group,
+    queue: &mpsc::Sender<Reader>,
+    deadline: Duration,
+) -> Result<ReadPoint, ReadError> {
+    if group.leads().is_none() {
+        return Err(ReadError::NotLeader {
+            leader: group.leader().map(|(_, node)| node),
+        });
+    }
+    let (reader, answered) = oneshot::channel();
+    let wait = async {
+        queue.send(reader).await.map_err(|_| ReadError::Stopped)?;
+        answered.await.map_err(|_| ReadError::Stopped)?
+    };
+    match timeout(deadline, wait).await {
+        Ok(result) => result,
+        Err(_) => Err(ReadError::Deadline(
+            "no quorum confirmed the leader in time".into(),
+        )),
+    }
+}
+
+/// Waits until `index` is applied.
+pub(crate) async fn wait_applied(
+    mut applied: watch::Receiver<u64>,
+    index: u64,
+    deadline: Duration,
+) -> Result<(), ReadError> {
+    if *applied.borrow() >= index {
+        return Ok(());
+    }
+    let reached = timeout(deadline, applied.wait_for(|applied| *applied >= index)).await;
+    match reached.map(|result| result.map(drop)) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(ReadError::Stopped),
+        Err(_) => {
+            let at = *applied.borrow();
+            Err(ReadError::Deadline(format!(
+                "applied up to {at}, {index} was waited for"
+            )))
+        }
+    }
+}
+
+/// Runs until the queue's senders are gone or the group stops.
+pub(crate) async fn run(group: Arc<Group>, mut queue: mpsc::Receiver<Reader>) {
+    let mut waiting: Vec<Reader> = Vec::new();
+    loop {
+        if waiting.is_empty() && queue.recv_many(&mut waiting, PARTITION_QUEUE).await == 0 {
+            return;
+        }
+        while let Ok(reader) = queue.try_recv() {
+            waiting.push(reader);
+        }
+        match round(&group).await {
+            Ok(Some(point)) => answer(&mut waiting, Ok(point)),
+            // No quorum yet: readers that still wait are served by a later round, together with newcomers.
+            Ok(None) => waiting.retain(|reader| !reader.is_closed()),
+            Err(error) => answer(&mut waiting, Err(error)),
+        }
+    }
+}
+
+fn answer(waiting: &mut Vec<Reader>, result: Result<ReadPoint, ReadError>) {
+    for reader in waiting.drain(..) {
+        let _ = reader.send(result.clone());
+    }
+}
+
+async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
+    let confirmed = match group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+        Ok(confirmed) => confirmed,
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+            return Err(ReadError::NotLeader {
+                leader: leader_node(&to),
+            });
+        }
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => return Ok(None),
+        Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
+    };
+    let id = *confirmed.read_log_id().log_id();
+    match wait_applied(group.progress.applied(), id.index, group.timing.election_max()).await {
+        Ok(()) => Ok(Some(ReadPoint {
+            term: id.leader_id.term,
+            index: id.index,
+        })),
+        Err(ReadError::Deadline(_)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

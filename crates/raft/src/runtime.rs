@@ -1,0 +1,118 @@
+//! Tokio, as openraft uses it, but for one thing: a sleep that is over at once ends at once. Tokio's timers count whole
+//! milliseconds, and openraft pauses for one microsecond between two reports of its log's progress: each such pause
+//! would take a thousand times as long, on leaders and followers, whenever two writes finish close together.
+
+use std::fmt::{self, Debug};
+use std::future::{Future, Ready, ready};
+use std::io;
+use std::time::Duration;
+
+use futures::future::Either;
+use openraft::impls::TokioRuntime;
+use openraft::{AsyncRuntime, Instant, OptionalSend};
+
+/// A sleep no longer than this does not reach a timer.
+const BRIEF: Duration = Duration::from_micros(20);
+
+/// See the module.
+pub struct Runtime(TokioRuntime);
+
+impl Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl AsyncRuntime for Runtime {
+    type JoinError = <TokioRuntime as AsyncRuntime>::JoinError;
+    type JoinHandle<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::JoinHandle<T>;
+    type Sleep = Either<Ready<()>, <TokioRuntime as AsyncRuntime>::Sleep>;
+    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
+    type TimeoutError = <TokioRuntime as AsyncRuntime>::TimeoutError;
+    type Timeout<R, T: Future<Output = R> + OptionalSend> = <TokioRuntime as AsyncRuntime>::Timeout<R, T>;
+    type ThreadLocalRng = <TokioRuntime as AsyncRuntime>::ThreadLocalRng;
+    type Mpsc = <TokioRuntime as AsyncRuntime>::Mpsc;
+    type Watch = <TokioRuntime as AsyncRuntime>::Watch;
+    type Oneshot = <TokioRuntime as AsyncRuntime>::Oneshot;
+    type Mutex<T: OptionalSend + 'static> = <TokioRuntime as AsyncRuntime>::Mutex<T>;
+
+    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
+    where
+        T: Future + OptionalSend + 'static,
+        T::Output: OptionalSend + 'static,
+    {
+        TokioRuntime::spawn(future)
+    }
+
+    fn sleep(duration: Duration) -> Self::Sleep {
+        if duration <= BRIEF {
+            return Either::Left(ready(()));
+        }
+        Either::Right(TokioRuntime::sleep(duration))
+    }
+
+    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
+        if deadline <= Self::Instant::now() + BRIEF {
+            return Either::Left(ready(()));
+        }
+        Either::Right(TokioRuntime::sleep_until(deadline))
+    }
+
+    fn timeout<R, F: Future<Output = R> + OptionalSend>(
+        duration: Duration,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        TokioRuntime::timeout(duration, future)
+    }
+
+    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(
+        deadline: Self::Instant,
+        future: F,
+    ) -> Self::Timeout<R, F> {
+        TokioRuntime::timeout_at(deadline, future)
+    }
+
+    fn is_panic(join_error: &Self::JoinError) -> bool {
+        TokioRuntime::is_panic(join_error)
+    }
+
+    fn thread_rng() -> Self::ThreadLocalRng {
+        TokioRuntime::thread_rng()
+    }
+
+    fn new(threads: usize) -> Self {
+        Runtime(TokioRuntime::new(threads))
+    }
+
+    fn block_on<F, T>(&mut self, future: F) -> T
+    where
+        F: Future<Output = T>,
+    {
+        self.0.block_on(future)
+    }
+
+    fn spawn_blocking<F, T>(f: F) -> impl Future<Output = Result<T, io::Error>> + Send
+    where
+        F: FnOnce() -> T + Send + 'static,
+        T: Send + 'static,
+    {
+        TokioRuntime::spawn_blocking(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_over_at_once_ends_at_once_and_nothing_else() {
+        let lengths = [Duration::from_micros(1), Duration::from_secs(2)];
+        let ended = |sleep: <Runtime as AsyncRuntime>::Sleep| sleep.now_or_never().is_some();
+        assert_eq!(lengths.map(Runtime::sleep).map(ended), [true, false]);
+        let now = <Runtime as AsyncRuntime>::Instant::now();
+        let ends = lengths.map(|length| now + length);
+        assert_eq!(ends.map(Runtime::sleep_until).map(ended), [true, false]);
+    }
+}

@@ -1,0 +1,12 @@
+//! Tests of the raft crate over real stores and a real loopback network.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+mod flaky;
+mod kit;
+mod power;
+mod rocks;
+mod single;
+mod suite;
+mod transfer;
+mod trouble;
