@@ -1,0 +1,139 @@
+//! Follows the map: reads it when apply says it changed, tells the peer transport, remembers addresses for the next
+//! start. A node cut off from the meta leader for long asks the peers it knows for those it does not.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use machine::record::meta::{ClusterMap, NodeState};
+use proto::peer::JoinRequest;
+use raft::KnownPeer;
+use tokio::time::Instant;
+use types::{Incarnation, NodeId, PartitionId};
+
+use crate::core::Core;
+use crate::identity::DataDir;
+
+/// After so long without a leader of the meta partition, peers are asked for the others.
+const LOST_AFTER: Duration = Duration::from_secs(4);
+/// Between looks when nothing happens.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Never ends.
+pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>) {
+    let mut seen = 0;
+    let mut led_at = Instant::now();
+    loop {
+        match core.refresh_map() {
+            Ok(revision) if revision > seen => {
+                seen = revision;
+                adopt(&core, &data, BTreeMap::new());
+            }
+            Ok(_) => {}
+            Err(error) => tracing::error!(%error, "cannot read the cluster map"),
+        }
+        if core.leader(PartitionId::META).is_some() {
+            led_at = Instant::now();
+        } else if led_at.elapsed() > LOST_AFTER {
+            led_at = Instant::now();
+            let told = ask_peers(&core).await;
+            if !told.is_empty() {
+                adopt(&core, &data, told);
+            }
+        }
+        tokio::select! {
+            () = core.woken().map.notified() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// Tells the transport who the peers are.
+fn adopt(core: &Core, data: &DataDir, more: BTreeMap<NodeId, String>) {
+    let map = core.map();
+    let (mut peers, removed) = peers_of(&map);
+    for (node, address) in more {
+        if !peers.iter().any(|known| known.node == node) && !removed.contains(&node) {
+            peers.push(unseen(node, address));
+        }
+    }
+    for node in &removed {
+        core.metrics().forget_peer(*node);
+    }
+    let addresses: Vec<(NodeId, String)> = peers
+        .iter()
+        .filter(|known| known.node != core.node_id())
+        .map(|known| (known.node, known.address.clone()))
+        .collect();
+    if let Err(error) = data.remember_peers(&addresses) {
+        tracing::warn!(%error, "cannot remember the peers' addresses");
+    }
+    core.raft().set_peers(peers, removed);
+    core.prune_broken();
+}
+
+/// A peer of which no more than the address is known.
+pub(crate) fn unseen(node: NodeId, address: String) -> KnownPeer {
+    KnownPeer {
+        node,
+        incarnation: Incarnation(0),
+        boots: 0,
+        address,
+    }
+}
+
+/// Peers as the map has them, and those removed for good.
+pub(crate) fn peers_of(map: &ClusterMap) -> (Vec<KnownPeer>, Vec<NodeId>) {
+    let (removed, members): (Vec<_>, Vec<_>) = map
+        .nodes
+        .iter()
+        .partition(|node| node.state == NodeState::Removed as i32);
+    let peers = members
+        .into_iter()
+        .map(|node| KnownPeer {
+            node: NodeId(node.id),
+            incarnation: Incarnation(node.incarnation),
+            boots: node.boots,
+            address: node.peer_address.clone(),
+        })
+        .collect();
+    (peers, removed.into_iter().map(|node| NodeId(node.id)).collect())
+}
+
+/// Asks known peers for all peers, the way a joining node does: they admit a known incarnation again.
+async fn ask_peers(core: &Core) -> BTreeMap<NodeId, String> {
+    let map = core.map();
+    let mut told = BTreeMap::new();
+    let Some(own) = map.nodes.iter().find(|node| node.id == core.node_id().0) else {
+        return told;
+    };
+    let request = JoinRequest {
+        format: crate::join::FORMAT,
+        node_id: own.id,
+        incarnation: own.incarnation,
+        peer_address: own.peer_address.clone(),
+        client_address: own.client_address.clone(),
+        http_address: own.http_address.clone(),
+        name: own.name.clone(),
+        version: own.version,
+        cluster_id: core.cluster_id().0,
+        meta_lost: false,
+    };
+    tracing::info!("no leader of the meta partition for long: asking peers for the cluster's nodes");
+    let (peers, _) = peers_of(&map);
+    let addresses: Vec<String> = peers
+        .into_iter()
+        .filter(|known| known.node != core.node_id())
+        .map(|known| known.address)
+        .collect();
+    let asked = tokio::time::timeout(Duration::from_secs(5), crate::join::ask(&addresses, &request)).await;
+    if let Ok(Ok(reply)) = asked {
+        told.extend(
+            reply
+                .peers
+                .into_iter()
+                .map(|peer| (NodeId(peer.node), peer.address)),
+        );
+    }
+    told
+}

@@ -1,0 +1,127 @@
+//! The leader's part: moves the group's membership to the wanted replicas, one change after the other
+//! (`planner::membership` says which), many partitions side by side.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use parking_lot::Mutex;
+use planner::{Change, Members, next_change};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use types::limits::TRANSFER_LAG_ENTRIES;
+use types::{PartitionId, ReplicaId};
+
+use crate::core::Core;
+
+/// Partitions whose membership is changed side by side.
+const AT_ONCE: usize = 24;
+/// Between looks at a replica that has to catch up.
+const CATCH_UP: Duration = Duration::from_millis(20);
+/// After so long without progress, the change goes on with the replicas that are ready.
+const IMPATIENT_AFTER: Duration = Duration::from_secs(10);
+/// One partition is worked on for at most so long before the map is looked at again from the start.
+const TURN: Duration = Duration::from_secs(30);
+/// Between looks when nothing happens.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Never ends.
+pub(super) async fn run(core: Arc<Core>) {
+    let working: Arc<Mutex<BTreeSet<PartitionId>>> = Arc::default();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
+    let mut changed = core.map_changed();
+    let mut driven = futures::stream::FuturesUnordered::new();
+    loop {
+        changed.mark_unchanged();
+        let led = core.leaders().mine();
+        for partition in led {
+            if unsettled(&core, partition) && working.lock().insert(partition) {
+                let (core, working, places) = (core.clone(), working.clone(), places.clone());
+                driven.push(tokio::spawn(async move {
+                    let permit = places.acquire().await;
+                    drive(&core, partition).await;
+                    drop(permit);
+                    working.lock().remove(&partition);
+                }));
+            }
+        }
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = core.woken().leadership.notified() => {}
+            Some(_) = driven.next(), if !driven.is_empty() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}
+
+/// What the leader here sees; `None` if the replica here does not lead.
+fn members(core: &Core, partition: PartitionId) -> Option<(raft::Replica, Members)> {
+    let replica = core.replica(partition)?;
+    let status = replica.status();
+    if !status.is_leader {
+        return None;
+    }
+    let near = |id: &ReplicaId| {
+        let matched = status.matched.get(id).copied().unwrap_or(0);
+        *id == replica.replica_id() || (matched > 0 && matched + TRANSFER_LAG_ENTRIES >= status.last_log)
+    };
+    let members = Members {
+        own: replica.replica_id(),
+        voters: status.voters.iter().map(|(id, _)| *id).collect(),
+        learners: status.learners.iter().map(|(id, _)| *id).collect(),
+        caught_up: status
+            .voters
+            .iter()
+            .chain(&status.learners)
+            .map(|(id, _)| *id)
+            .filter(near)
+            .collect(),
+        joint: status.is_joint,
+    };
+    Some((replica, members))
+}
+
+fn next(core: &Core, partition: PartitionId, impatient: bool) -> Option<(raft::Replica, Change)> {
+    let map = core.map();
+    let wanted = map.partitions.iter().find(|known| known.id == partition.0)?;
+    let (replica, members) = members(core, partition)?;
+    let change = next_change(wanted, &members, impatient);
+    Some((replica, change))
+}
+
+fn unsettled(core: &Core, partition: PartitionId) -> bool {
+    next(core, partition, false).is_some_and(|(_, change)| change != Change::Done)
+}
+
+/// Changes one partition until it is as wanted, led elsewhere, or the turn is over.
+async fn drive(core: &Core, partition: PartitionId) {
+    let begun = Instant::now();
+    let mut progress = Instant::now();
+    while begun.elapsed() < TURN {
+        let impatient = progress.elapsed() > IMPATIENT_AFTER;
+        let Some((replica, change)) = next(core, partition, impatient) else {
+            return;
+        };
+        tracing::debug!(%partition, ?change, "membership");
+        let done = match change {
+            Change::Done => return,
+            Change::Wait => {
+                tokio::time::sleep(CATCH_UP).await;
+                continue;
+            }
+            Change::AddLearner(id, node) => replica.add_learner(id, node).await,
+            Change::SetVoters(voters) => replica.set_voters(voters).await,
+            Change::RemoveLearner(id) => replica.remove_learner(id).await,
+            Change::HandOver(heir) => replica.transfer_leader(heir).await,
+        };
+        match done {
+            Ok(()) => progress = Instant::now(),
+            Err(raft::MembershipError::NotLeader { .. } | raft::MembershipError::Stopped) => return,
+            Err(error) => {
+                tracing::debug!(%partition, %error, "membership change will be tried again");
+                tokio::time::sleep(CATCH_UP * 2).await;
+            }
+        }
+    }
+}

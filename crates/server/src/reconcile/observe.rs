@@ -1,0 +1,100 @@
+//! From the nodes' reports to what plans are made from.
+
+use std::collections::BTreeMap;
+
+use planner::{Observed, PartitionSeen};
+use proto::peer::NodeReport;
+use types::limits::TRANSFER_LAG_ENTRIES;
+use types::{NodeId, PartitionId, ReplicaId};
+
+/// What all reports say together. Of two leaders of a partition, the one of the higher term is believed.
+pub fn observed(reports: &BTreeMap<NodeId, NodeReport>) -> Observed {
+    let mut seen = Observed::default();
+    let mut terms: BTreeMap<PartitionId, u64> = BTreeMap::new();
+    for (node, report) in reports {
+        seen.alive.insert(*node);
+        if report.disk_full || report.stopping {
+            seen.avoid_leaders.insert(*node);
+        }
+        if report.disk_full {
+            seen.full.insert(*node);
+        }
+        seen.broken.extend(report.broken.iter().map(|id| ReplicaId(*id)));
+        for replica in report.replicas.iter().filter(|replica| replica.leads) {
+            let partition = PartitionId(replica.partition);
+            let term = terms.entry(partition).or_default();
+            if replica.term < *term {
+                continue;
+            }
+            *term = replica.term;
+            let mut group = PartitionSeen {
+                leader: Some(*node),
+                ..PartitionSeen::default()
+            };
+            group.caught_up.insert(ReplicaId(replica.replica));
+            for member in &replica.members {
+                let id = ReplicaId(member.replica);
+                let set = if member.voter {
+                    &mut group.voters
+                } else {
+                    &mut group.learners
+                };
+                set.insert(id);
+                if member.matched + TRANSFER_LAG_ENTRIES >= replica.last_log && member.matched > 0 {
+                    group.caught_up.insert(id);
+                }
+            }
+            seen.partitions.insert(partition, group);
+        }
+    }
+    seen
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::peer::{MemberReport, ReplicaReport};
+
+    use super::*;
+
+    fn report(node: u64, term: u64, matched: &[(u64, u64)]) -> (NodeId, NodeReport) {
+        let members = matched.iter().map(|(replica, matched)| MemberReport {
+            replica: *replica,
+            node: *replica,
+            voter: true,
+            matched: *matched,
+        });
+        let replica = ReplicaReport {
+            partition: 1,
+            replica: node,
+            leader_node: node,
+            leads: true,
+            term,
+            last_log: 1000,
+            members: members.collect(),
+            ..ReplicaReport::default()
+        };
+        (
+            NodeId(node),
+            NodeReport {
+                node,
+                replicas: vec![replica],
+                ..NodeReport::default()
+            },
+        )
+    }
+
+    #[test]
+    fn the_newest_leader_is_believed_and_laggards_are_known() {
+        let reports = [report(1, 7, &[(1, 1000), (2, 990), (3, 10)]), report(2, 6, &[])]
+            .into_iter()
+            .collect();
+        let seen = observed(&reports);
+        let group = &seen.partitions[&PartitionId(1)];
+        assert_eq!(group.leader, Some(NodeId(1)));
+        assert_eq!(
+            group.caught_up,
+            [ReplicaId(1), ReplicaId(2)].into_iter().collect()
+        );
+        assert_eq!(group.voters.len(), 3);
+    }
+}

@@ -1,0 +1,263 @@
+//! Each node's own part: open the replicas that the map gives it, remove those it no longer does once their group has
+//! dropped them, give up those that are damaged so that they are replaced under a new id.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use machine::record::meta::ClusterMap;
+use proto::peer::NodeReport;
+use types::{NodeId, PartitionId, ReplicaId};
+
+use crate::core::Core;
+use crate::identity::DataDir;
+
+/// Replicas opened side by side.
+const OPENING: usize = 4;
+/// Between looks while something is left to do.
+const SOON: Duration = Duration::from_millis(250);
+/// Between looks when nothing happens.
+const LOOK: Duration = Duration::from_secs(3);
+
+/// A replica that the map gives this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Given {
+    partition: PartitionId,
+    replica: ReplicaId,
+    /// It begins its group alone: nothing was ever added to it.
+    founder: bool,
+}
+
+/// Never ends.
+pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>) {
+    let mut changed = core.map_changed();
+    loop {
+        changed.mark_unchanged();
+        let pending = settle(&core, &data).await | core.update_serving();
+        let pause = if pending { SOON } else { LOOK };
+        tokio::select! {
+            _ = changed.changed() => {}
+            () = core.woken().leadership.notified(), if pending => {}
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// What the map gives `node`.
+fn given(map: &ClusterMap, node: u64) -> Vec<Given> {
+    let mut given = Vec::new();
+    for partition in &map.partitions {
+        if let Some(replica) = partition.replicas.iter().find(|replica| replica.node == node) {
+            let founder = replica.founder && partition.replicas.len() == 1 && partition.generation <= 1;
+            given.push(Given {
+                partition: PartitionId(partition.id),
+                replica: ReplicaId(replica.id),
+                founder,
+            });
+        }
+    }
+    given
+}
+
+/// Opens and removes; returns whether something is left to do.
+async fn settle(core: &Arc<Core>, data: &Arc<DataDir>) -> bool {
+    let map = core.map();
+    if map.cluster.is_none() {
+        return false;
+    }
+    let given = given(&map, core.node_id().0);
+    let mut pending = false;
+    let mut to_open = Vec::new();
+    for wanted in &given {
+        match core.replica(wanted.partition) {
+            None if core.is_broken(wanted.replica) => pending = true,
+            None => to_open.push(wanted.clone()),
+            Some(open) if open.replica_id() == wanted.replica => give_up_if_damaged(core, open, data).await,
+            Some(_) => pending = true,
+        }
+    }
+    let opened = futures::stream::iter(to_open)
+        .map(|wanted| open(core.clone(), data.clone(), wanted))
+        .buffer_unordered(OPENING)
+        .collect::<Vec<bool>>()
+        .await;
+    pending |= opened.into_iter().any(|opened| !opened);
+    let wanted: BTreeSet<ReplicaId> = given.iter().map(|given| given.replica).collect();
+    // Ids only: a replica's state is removed once nobody holds the replica any more, this loop included.
+    let open: Vec<(PartitionId, ReplicaId)> = core
+        .raft()
+        .replicas()
+        .iter()
+        .map(|replica| (replica.partition(), replica.replica_id()))
+        .collect();
+    for (partition, id) in open.into_iter().filter(|(_, id)| !wanted.contains(id)) {
+        pending |= !remove_if_dropped(core, data, &map, partition, id).await;
+    }
+    pending | !core.raft().finish_removals().await
+}
+
+async fn open(core: Arc<Core>, data: Arc<DataDir>, wanted: Given) -> bool {
+    let Given {
+        partition,
+        replica,
+        founder,
+    } = wanted;
+    let opened = match founder {
+        true => core.raft().found(partition, replica).await,
+        false => core.raft().open(partition, replica).await,
+    };
+    match opened {
+        Ok(_) => true,
+        Err(error) => {
+            failed_open(&core, &data, partition, replica, &error).await;
+            false
+        }
+    }
+}
+
+/// Decides what a replica that cannot be opened means: damage is given up, anything else is tried again.
+pub(crate) async fn failed_open(
+    core: &Core,
+    data: &DataDir,
+    partition: PartitionId,
+    replica: ReplicaId,
+    error: &raft::RaftError,
+) {
+    if is_damage(error) {
+        tracing::error!(%partition, %replica, %error, "replica is damaged: it is given up and will be replaced");
+        core.metrics().damaged_replicas.inc();
+        discard(core, data, partition, replica).await;
+    } else {
+        tracing::warn!(%partition, %replica, %error, "cannot open the replica yet");
+    }
+}
+
+/// Whether the replica can never be opened again under its id.
+fn is_damage(error: &raft::RaftError) -> bool {
+    match error {
+        raft::RaftError::Storage { source, .. } => source.kind() == std::io::ErrorKind::InvalidData,
+        raft::RaftError::Removed(_) => true,
+        raft::RaftError::OtherReplica { .. }
+        | raft::RaftError::Config(_)
+        | raft::RaftError::Group { .. }
+        | raft::RaftError::Peers(_) => false,
+    }
+}
+
+/// Removes what is left of a replica, remembering first, durably, that its id must never come back. What no other node
+/// could rebuild is kept: somebody may restore the file, and even a damaged copy is better than none.
+async fn discard(core: &Core, data: &DataDir, partition: PartitionId, replica: ReplicaId) {
+    core.give_up(replica);
+    if !others_hold(&core.map(), data, partition, replica) {
+        tracing::error!(%partition, %replica, "no other node holds the partition: the damaged replica is kept, and not served");
+        return;
+    }
+    if let Err(error) = data.remember_gone(replica) {
+        tracing::error!(%partition, %replica, %error, "cannot remember that the replica is gone, it is kept");
+        return;
+    }
+    if let Err(error) = core.raft().remove(partition, replica).await {
+        tracing::warn!(%partition, %replica, %error, "cannot remove the damaged state yet");
+    }
+    core.leaders().forget(partition);
+    core.hashes().forget(partition);
+}
+
+/// Whether another node votes in a partition. If the map cannot be read: whether there is another node at all.
+fn others_hold(map: &ClusterMap, data: &DataDir, partition: PartitionId, replica: ReplicaId) -> bool {
+    match map.partitions.iter().find(|known| known.id == partition.0) {
+        Some(known) => known
+            .replicas
+            .iter()
+            .any(|other| other.voter && other.id != replica.0),
+        None => data.remembered_peers().is_ok_and(|peers| !peers.is_empty()),
+    }
+}
+
+/// A replica in which damage was met while it ran is closed and given up. Nothing else is a reason to: what stops a
+/// group otherwise may stop all its replicas, and what they hold is whole.
+async fn give_up_if_damaged(core: &Core, replica: raft::Replica, data: &DataDir) {
+    let Some(what) = replica.status().damaged else {
+        return;
+    };
+    let (partition, id) = (replica.partition(), replica.replica_id());
+    if core.is_broken(id) {
+        return;
+    }
+    // Its state is removed once nobody holds it.
+    drop(replica);
+    tracing::error!(%partition, replica = %id, what, "the replica is damaged: it is given up and will be replaced");
+    core.metrics().damaged_replicas.inc();
+    discard(core, data, partition, id).await;
+}
+
+/// Removes a replica that is no longer wanted, if its group has dropped it; returns whether it is gone.
+async fn remove_if_dropped(
+    core: &Arc<Core>,
+    data: &DataDir,
+    map: &ClusterMap,
+    partition: PartitionId,
+    id: ReplicaId,
+) -> bool {
+    if !map.partitions.iter().any(|known| known.id == partition.0) {
+        return false;
+    }
+    let Some(term) = core.replica(partition).map(|replica| replica.status().term) else {
+        return false;
+    };
+    let reports = core.gather(&[partition.0], false).await;
+    if !is_dropped(&reports, partition, id, term) {
+        return false;
+    }
+    if let Err(error) = data.remember_gone(id) {
+        tracing::warn!(%partition, replica = %id, %error, "cannot remember that the replica is gone");
+        return false;
+    }
+    match core.raft().remove(partition, id).await {
+        Ok(()) => {
+            tracing::info!(%partition, replica = %id, "removed a replica that moved away");
+            core.leaders().forget(partition);
+            core.hashes().forget(partition);
+            core.hub().installed(partition);
+            core.poke().notify_one();
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%partition, replica = %id, %error, "cannot remove the replica yet");
+            false
+        }
+    }
+}
+
+/// Whether the group's leader says that the replica is no member. One of a lower term than the replica has seen was
+/// deposed: its word may be older than a change that took the replica in.
+fn is_dropped(
+    reports: &BTreeMap<NodeId, NodeReport>,
+    partition: PartitionId,
+    id: ReplicaId,
+    term: u64,
+) -> bool {
+    let leader = reports
+        .values()
+        .flat_map(|report| &report.replicas)
+        .filter(|report| report.partition == partition.0 && report.leads && report.replica != id.0)
+        .filter(|report| report.term >= term)
+        .max_by_key(|report| report.term);
+    leader.is_some_and(|leader| {
+        !leader.members.is_empty() && leader.members.iter().all(|member| member.replica != id.0)
+    })
+}
+
+/// Replicas on this disk, newest id per partition: what a restart opens before the map says more.
+pub(crate) fn on_disk(listed: Vec<(PartitionId, ReplicaId)>) -> BTreeMap<PartitionId, ReplicaId> {
+    let mut newest = BTreeMap::new();
+    for (partition, replica) in listed {
+        let known = newest.entry(partition).or_insert(replica);
+        *known = replica.max(*known);
+    }
+    newest
+}
+
+#[cfg(test)]
+mod tests;

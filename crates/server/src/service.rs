@@ -1,0 +1,6 @@
+//! The gRPC services of a controller, all on the client port.
+
+pub mod cluster;
+pub mod error;
+pub mod etcd;
+pub mod reflection;
