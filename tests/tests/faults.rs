@@ -1,0 +1,161 @@
+//! Kills, cuts and restarts of real processes under load: no acknowledged write is missing, all replicas are equal.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::load::Load;
+use tests::{Cluster, until};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kill_9_of_each_node_under_load() -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    let load = Load::start(cluster.endpoints(), 8);
+    for position in 0..3 {
+        load.progress(200, LIMIT).await?;
+        cluster.kill(position)?;
+        load.progress(200, LIMIT)
+            .await
+            .with_context(|| format!("with node {} dead", position + 1))?;
+        cluster.start_node(position)?;
+        cluster.wait_ready(3).await?;
+    }
+    cluster.assert_nothing_lost(load).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_leader_is_replaced_and_comes_back() -> Result<()> {
+    let cluster = Cluster::start(3, 4).await?;
+    let load = Load::start(cluster.endpoints(), 8);
+    for position in 0..3 {
+        load.progress(100, LIMIT).await?;
+        // A stopped process answers nothing and resets nothing: as a host that was cut off.
+        cluster.signal(position, libc::SIGSTOP)?;
+        load.progress(100, LIMIT)
+            .await
+            .with_context(|| format!("with node {} silent", position + 1))?;
+        cluster.signal(position, libc::SIGCONT)?;
+        cluster.wait_ready(3).await?;
+    }
+    cluster.assert_nothing_lost(load).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_lose_power_at_once() -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    let load = Load::start(cluster.endpoints(), 8);
+    for _ in 0..2 {
+        load.progress(300, LIMIT).await?;
+        for position in 0..3 {
+            cluster.kill(position)?;
+        }
+        for position in 0..3 {
+            cluster.start_node(position)?;
+        }
+        cluster.wait_ready(3).await?;
+    }
+    load.progress(100, LIMIT).await?;
+    cluster.assert_nothing_lost(load).await
+}
+
+/// What a client sees of a planned stop. One of a node that stays sees nothing of it. One of the node that stops gets an
+/// answer to everything it has sent; then its connection is closed in the HTTP/2 way (GOAWAY), the port refuses, and it
+/// goes to another node. A request that found nobody listening was never sent, so it has not failed; every other
+/// request that was not answered well has. How long requests pause is measured by `make bench`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_fails_no_request() -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    let load = Load::start(cluster.endpoints(), 6);
+    for position in 0..3 {
+        load.progress(100, LIMIT).await?;
+        cluster.stop(position).await?;
+        load.progress(100, LIMIT).await?;
+        cluster.start_node(position)?;
+        cluster.wait_ready(3).await?;
+    }
+    let failed = load.failed();
+    ensure!(failed.is_empty(), "{} requests failed: {failed:#?}", failed.len());
+    cluster.assert_nothing_lost(load).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_node_keeps_its_state() -> Result<()> {
+    let mut cluster = Cluster::start(1, 2).await?;
+    let load = Load::start(cluster.endpoints(), 4);
+    load.progress(200, LIMIT).await?;
+    cluster.kill(0)?;
+    cluster.start_node(0)?;
+    cluster.wait_ready(1).await?;
+    load.progress(50, LIMIT).await?;
+    cluster.assert_nothing_lost(load).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_outlives_its_leader_and_ends_in_time() -> Result<()> {
+    let mut cluster = Cluster::start(3, 1).await?;
+    let leader = leader_of_default(&cluster)?;
+    let other = (leader + 1) % 3;
+    let mut client = cluster.client(other).await?;
+    let lease = client.lease_grant(6, None).await?.id();
+    let options = etcd_client::PutOptions::new().with_lease(lease);
+    client.put("leased", "here", Some(options)).await?;
+    let granted = tokio::time::Instant::now();
+    cluster.kill(leader)?;
+    let left = until("the lease is seen after the change of leader", LIMIT, || {
+        let mut client = client.clone();
+        async move { Ok(Some(client.lease_time_to_live(lease, None).await?.ttl())) }
+    })
+    .await?;
+    ensure!((1..=6).contains(&left), "{left} s left of 6");
+    until("the key goes with its lease", LIMIT, || {
+        let mut client = client.clone();
+        async move { Ok(client.get("leased", None).await?.kvs().is_empty().then_some(())) }
+    })
+    .await?;
+    let lived = granted.elapsed();
+    ensure!(
+        lived >= Duration::from_secs(5),
+        "a lease of 6 s ended after {lived:?}: cut short"
+    );
+    ensure!(
+        lived <= Duration::from_secs(14),
+        "a lease of 6 s ended after {lived:?}: reset"
+    );
+    Ok(())
+}
+
+/// Position of the node that leads the partition of namespace `default`.
+fn leader_of_default(cluster: &Cluster) -> Result<usize> {
+    let list = cluster.json(0, &["partitions", "list"])?;
+    let partition = list["partitions"]
+        .as_array()
+        .and_then(|all| {
+            all.iter().find(|p| {
+                p["namespaces"]
+                    .as_array()
+                    .is_some_and(|n| n.iter().any(|n| n == "default"))
+            })
+        })
+        .context("no partition holds the default namespace")?;
+    Ok(partition["leader_node"].as_u64().context("no leader")? as usize - 1)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hosts_that_are_cut_off_are_replaced_and_heal() -> Result<()> {
+    let Some(cluster) = Cluster::start_on_hosts(3, 4).await? else {
+        return Ok(());
+    };
+    let load = Load::start(cluster.endpoints(), 8);
+    let network = cluster.network.as_ref().context("no network")?;
+    for host in 1..=3 {
+        load.progress(100, LIMIT).await?;
+        network.cut(host)?;
+        load.progress(100, LIMIT)
+            .await
+            .with_context(|| format!("with host {host} cut off"))?;
+        network.heal(host)?;
+        cluster.wait_ready(3).await?;
+    }
+    cluster.assert_nothing_lost(load).await
+}

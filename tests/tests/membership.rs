@@ -1,0 +1,164 @@
+//! Nodes come and go while clients write: add, drain, remove, move a replica, move leaders.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use tests::load::{Load, assert_present};
+use tests::{Cluster, until};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Replicas that node `id` holds, from partition 1 on (every node holds partition 0).
+fn replicas_of(cluster: &Cluster, id: u64) -> Result<usize> {
+    let list = cluster.json(0, &["partitions", "list"])?;
+    let all = list["partitions"].as_array().context("no partitions")?;
+    Ok(all
+        .iter()
+        .filter(|p| p["id"] != 0)
+        .filter(|p| {
+            p["replicas"]
+                .as_array()
+                .is_some_and(|r| r.iter().any(|r| r["node"] == id))
+        })
+        .count())
+}
+
+async fn wait_node_4(cluster: &Cluster) -> Result<()> {
+    until("node 4 is a member", LIMIT, || async {
+        let list = cluster.json(0, &["nodes", "list"])?;
+        Ok(list["nodes"]
+            .as_array()
+            .is_some_and(|n| n.iter().any(|n| n["id"] == 4))
+            .then_some(()))
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_is_added_drained_and_removed_under_load() -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    let load = Load::start(cluster.endpoints(), 6);
+    load.progress(200, LIMIT).await?;
+    let fourth = cluster.add_node()?;
+    wait_node_4(&cluster).await?;
+    cluster.holdfast(0, &["nodes", "drain", "3"])?;
+    until("node 3 holds nothing", LIMIT, || async {
+        Ok((replicas_of(&cluster, 3)? == 0).then_some(()))
+    })
+    .await?;
+    ensure!(
+        replicas_of(&cluster, 4)? > 0,
+        "the replicas of node 3 went nowhere"
+    );
+    load.progress(200, LIMIT).await?;
+    cluster.stop(2).await?;
+    cluster.holdfast(0, &["nodes", "remove", "3"])?;
+    load.progress(200, LIMIT).await?;
+    let acknowledged = load.finish().await?;
+    for position in [0, 1, fourth] {
+        assert_present(&cluster.nodes[position].client, &acknowledged).await?;
+    }
+    cluster.assert_replicas_equal().await?;
+
+    // A removed node may not come back.
+    cluster.start_node(2)?;
+    let status = cluster.wait_exit(2, LIMIT).await?;
+    let text = std::fs::read_to_string(cluster.log_path(2))?;
+    ensure!(
+        status != Some(0) && text.contains("removed"),
+        "a removed node came back: {status:?}\n{text}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_takes_replicas_again_once_it_is_undrained() -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    cluster.add_node()?;
+    wait_node_4(&cluster).await?;
+    let load = Load::start(cluster.endpoints(), 6);
+    load.progress(200, LIMIT).await?;
+    cluster.holdfast(0, &["nodes", "drain", "3"])?;
+    ensure!(replicas_of(&cluster, 3)? == 0, "node 3 still holds replicas");
+    load.progress(200, LIMIT).await?;
+    cluster.holdfast(1, &["nodes", "undrain", "3"])?;
+    until("node 3 holds its share again", LIMIT, || async {
+        Ok((replicas_of(&cluster, 3)? == 3).then_some(()))
+    })
+    .await?;
+    load.progress(200, LIMIT).await?;
+    let acknowledged = load.finish().await?;
+    for position in 0..4 {
+        assert_present(&cluster.nodes[position].client, &acknowledged).await?;
+    }
+    cluster.assert_replicas_equal().await
+}
+
+/// Drains and removes node 3, whose process is gone, and checks that nothing is missing on the nodes left.
+async fn forget_node_3(cluster: &Cluster, load: Load, left: &[usize]) -> Result<()> {
+    load.progress(200, LIMIT).await?;
+    cluster.holdfast(0, &["nodes", "drain", "3"])?;
+    ensure!(replicas_of(cluster, 3)? == 0, "node 3 still holds replicas");
+    ensure!(
+        replicas_of(cluster, 4)? > 0,
+        "the replicas of node 3 went nowhere"
+    );
+    cluster.holdfast(1, &["nodes", "remove", "3"])?;
+    load.progress(200, LIMIT).await?;
+    let acknowledged = load.finish().await?;
+    for position in left {
+        assert_present(&cluster.nodes[*position].client, &acknowledged).await?;
+    }
+    cluster.assert_replicas_equal().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_is_drained_and_removed() -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    cluster.add_node()?;
+    wait_node_4(&cluster).await?;
+    let load = Load::start(cluster.endpoints(), 6);
+    load.progress(200, LIMIT).await?;
+    cluster.kill(2)?;
+    forget_node_3(&cluster, load, &[0, 1, 3]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_node_joins_anew_and_its_old_id_is_removed() -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    let load = Load::start(cluster.endpoints(), 6);
+    load.progress(200, LIMIT).await?;
+    cluster.kill(2)?;
+    std::fs::remove_dir_all(&cluster.nodes[2].data)?;
+    // At the same addresses, with nothing on its disk, and without asking for an id.
+    cluster.start_node(2)?;
+    wait_node_4(&cluster).await?;
+    forget_node_3(&cluster, load, &[0, 1, 2]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn leaders_are_spread_and_can_be_moved() -> Result<()> {
+    let cluster = Cluster::start(3, 6).await?;
+    until("every node leads", LIMIT, || async {
+        let list = cluster.json(0, &["partitions", "list"])?;
+        let all = list["partitions"].as_array().context("no partitions")?;
+        let led = |node: u64| all.iter().any(|p| p["leader_node"] == node);
+        Ok((1..=3).all(led).then_some(()))
+    })
+    .await?;
+    cluster.holdfast(0, &["partitions", "freeze"])?;
+    for node in ["1", "2", "3"] {
+        cluster.holdfast(1, &["partitions", "transfer", "1", "--to", node])?;
+        until("the leader has moved", LIMIT, || async {
+            let list = cluster.json(2, &["partitions", "show", "1"])?;
+            Ok(list
+                .to_string()
+                .contains(&format!("\"leader_node\":{node}"))
+                .then_some(()))
+        })
+        .await?;
+    }
+    cluster.holdfast(0, &["partitions", "thaw"])?;
+    cluster.holdfast(0, &["partitions", "balance", "--dry-run"])?;
+    Ok(())
+}
