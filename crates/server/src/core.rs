@@ -275,6 +275,17 @@ impl Core {
         self.raft.get()?.replica(partition)
     }
 
+    /// The replicas here that lead now, as they themselves say: what others tell of leaders can be late.
+    pub fn led_here(&self) -> Vec<raft::Replica> {
+        let replicas = self.raft.get().map(|raft| raft.replicas()).unwrap_or_default();
+        replicas.into_iter().filter(raft::Replica::is_leader).collect()
+    }
+
+    /// Whether the replica here leads.
+    pub fn leads(&self, partition: PartitionId) -> bool {
+        self.replica(partition).is_some_and(|replica| replica.is_leader())
+    }
+
     /// Whether this node holds a replica of the partition that can serve reads of applied state.
     /// One that is still catching up, or was dropped by its group, does not count.
     pub fn is_local(&self, partition: PartitionId) -> bool {

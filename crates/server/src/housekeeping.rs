@@ -100,11 +100,9 @@ struct Work {
 /// Looks at every partition led here that is not busy.
 async fn one_round(core: &Arc<Core>, seldom: bool, work: &mut Work) {
     let replicas: Vec<raft::Replica> = core
-        .leaders()
-        .mine()
+        .led_here()
         .into_iter()
-        .filter(|partition| !work.busy.contains(partition))
-        .filter_map(|partition| core.replica(partition))
+        .filter(|replica| !work.busy.contains(&replica.partition()))
         .collect();
     if replicas.is_empty() {
         return;

@@ -66,11 +66,10 @@ pub fn not_ready(core: &Core) -> Vec<String> {
         reasons.push(format!("no leader is known for partitions {}", list(&leaderless)));
     }
     let alone: Vec<u32> = core
-        .leaders()
-        .mine()
-        .into_iter()
-        .filter(|id| is_alone(core, *id))
-        .map(|id| id.0)
+        .led_here()
+        .iter()
+        .filter(|replica| is_alone(replica))
+        .map(|replica| replica.partition().0)
         .collect();
     if !alone.is_empty() {
         reasons.push(format!("no quorum answers for partitions {}", list(&alone)));
@@ -85,9 +84,8 @@ pub fn not_ready(core: &Core) -> Vec<String> {
 }
 
 /// Whether the leader here has heard of no quorum for so long that it can commit nothing.
-fn is_alone(core: &Core, partition: PartitionId) -> bool {
-    let status = core.replica(partition).map(|replica| replica.status());
-    let silent_ms = status.and_then(|status| status.millis_since_quorum_ack);
+fn is_alone(replica: &raft::Replica) -> bool {
+    let silent_ms = replica.status().millis_since_quorum_ack;
     silent_ms.is_some_and(|silent_ms| silent_ms > QUORUM_SILENT_MS)
 }
 

@@ -79,16 +79,6 @@ impl Leaders {
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
     }
-
-    /// Partitions led here.
-    pub fn mine(&self) -> Vec<PartitionId> {
-        self.known
-            .read()
-            .iter()
-            .filter(|(_, leader)| leader.mine)
-            .map(|(id, _)| *id)
-            .collect()
-    }
 }
 
 #[cfg(test)]
@@ -132,7 +122,6 @@ mod tests {
         leaders.hint(PARTITION, Some(NodeId(1)), false);
         leaders.hint(PARTITION, None, false);
         assert_eq!(leaders.get(PARTITION), mine);
-        assert_eq!(leaders.mine(), [PARTITION]);
     }
 
     #[test]

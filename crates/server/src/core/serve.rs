@@ -204,11 +204,13 @@ async fn read_index(core: &Core, partition: PartitionId) -> Result<Bytes, Failed
 
 /// The replica here, if it leads; else a refusal that names who does.
 fn leading(core: &Core, partition: PartitionId) -> Result<raft::Replica, Failed> {
-    let known = core.leaders.get(partition);
     match core.replica(partition) {
-        Some(replica) if known.mine => Ok(replica),
-        Some(_) => Err(Failed::Again {
-            leader: known.node.filter(|node| *node != core.node),
+        Some(replica) if replica.is_leader() => Ok(replica),
+        Some(replica) => Err(Failed::Again {
+            leader: replica
+                .leader()
+                .map(|(_, node)| node)
+                .filter(|node| *node != core.node),
             text: format!("node {} does not lead partition {partition}", core.node),
         }),
         None => Err(not_here()),

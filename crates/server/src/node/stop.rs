@@ -10,21 +10,16 @@ use crate::core::Core;
 
 /// Hands over every partition led here that somebody else can lead, within `limit`.
 pub(super) async fn hand_over(core: &Arc<Core>, limit: Duration) {
-    let moves = core
-        .leaders()
-        .mine()
-        .into_iter()
-        .filter_map(|partition| core.replica(partition))
-        .map(|replica| async move {
-            for heir in heirs(&replica) {
-                match replica.transfer_leader(heir).await {
-                    Ok(()) => return,
-                    Err(error) => {
-                        tracing::debug!(partition = %replica.partition(), %heir, %error, "not handed over");
-                    }
+    let moves = core.led_here().into_iter().map(|replica| async move {
+        for heir in heirs(&replica) {
+            match replica.transfer_leader(heir).await {
+                Ok(()) => return,
+                Err(error) => {
+                    tracing::debug!(partition = %replica.partition(), %heir, %error, "not handed over");
                 }
             }
-        });
+        }
+    });
     if tokio::time::timeout(limit, futures::future::join_all(moves))
         .await
         .is_err()

@@ -117,10 +117,10 @@ async fn ask(
 pub(super) async fn run(core: Arc<Core>) {
     loop {
         tokio::time::sleep(PERIOD).await;
-        futures::stream::iter(core.leaders().mine())
-            .for_each_concurrent(AT_ONCE, |partition| {
+        futures::stream::iter(core.led_here())
+            .for_each_concurrent(AT_ONCE, |replica| {
                 let core = core.clone();
-                async move { check(&core, partition).await }
+                async move { check(&core, replica.partition()).await }
             })
             .await;
     }

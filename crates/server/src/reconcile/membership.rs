@@ -34,8 +34,8 @@ pub(super) async fn run(core: Arc<Core>) {
     let mut driven = futures::stream::FuturesUnordered::new();
     loop {
         changed.mark_unchanged();
-        let led = core.leaders().mine();
-        for partition in led {
+        for replica in core.led_here() {
+            let partition = replica.partition();
             if unsettled(&core, partition) && working.lock().insert(partition) {
                 let (core, working, places) = (core.clone(), working.clone(), places.clone());
                 driven.push(tokio::spawn(async move {

@@ -73,7 +73,7 @@ pub(super) async fn run(core: Arc<Core>) {
     let mut memory = Memory::default();
     loop {
         changed.mark_unchanged();
-        let leads = core.leaders().get(PartitionId::META).mine;
+        let leads = core.leads(PartitionId::META);
         if !leads {
             memory = Memory::default();
         }
