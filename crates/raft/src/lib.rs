@@ -7,6 +7,7 @@
 //! or serve a linearizable read from a lease.
 
 mod clock;
+mod committed;
 mod config;
 pub mod convert;
 mod error;

@@ -19,6 +19,7 @@ use types::epoch::{CLUSTER_VERSION, CLUSTER_VERSION_OLDEST};
 use types::{NodeId, PartitionId, ReplicaId};
 
 use crate::clock::MachineClock;
+use crate::committed::Told;
 use crate::config::{NodeConfig, group_config};
 use crate::error::{RaftError, RequestError};
 use crate::groups::Groups;
@@ -209,6 +210,7 @@ impl Node {
             clock: MachineClock::new(self.env.clock.clone(), progress.clone()),
             progress,
             trouble,
+            told: Told::default(),
             counters: self.counters.clone(),
             timing,
         })

@@ -26,7 +26,7 @@ mod stream;
 
 pub use counters::PeersStats;
 pub use detector::{DeadEvidence, Health, PeerState, PeerStatus};
-pub use frames::{Urgency, frame, reply_frame};
+pub use frames::{frame, reply_frame};
 pub use handshake::{KnownPeer, Mine, Refusal, RefusalKind};
 pub use peers::{Peers, PeersConfig};
 pub use request::Reply;

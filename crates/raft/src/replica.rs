@@ -18,6 +18,7 @@ use types::limits::PARTITION_QUEUE;
 use types::{NodeId, PartitionId, ReplicaId};
 
 use crate::clock::MachineClock;
+use crate::committed;
 use crate::config::Timing;
 use crate::error::{MembershipError, ProposeError, ReadError};
 use crate::listener::ApplyListener;
@@ -53,6 +54,7 @@ pub(crate) struct Group {
     pub(crate) progress: Arc<Progress>,
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) clock: MachineClock,
+    pub(crate) told: committed::Told,
     pub(crate) counters: Arc<Counters>,
     pub(crate) timing: Timing,
 }
@@ -229,6 +231,12 @@ impl Replica {
     /// Waits until the entry at `index` is applied here.
     pub async fn wait_applied(&self, index: u64, deadline: Duration) -> Result<(), ReadError> {
         read::wait_applied(self.0.group.progress.applied(), index, deadline).await
+    }
+
+    /// The same for an entry that the leader of `term` has just said is committed, at `index`; the replica takes its
+    /// word for it.
+    pub async fn wait_committed(&self, term: u64, index: u64, deadline: Duration) -> Result<(), ReadError> {
+        committed::wait_applied(&self.0.group, term, index, deadline).await
     }
 
     /// After a restart: waits until this replica has caught up with what it had before, so that reads do not go

@@ -20,7 +20,6 @@ use super::client::{GroupClient, rpc_error};
 use super::{CHUNK_LIMIT, CHUNKS_IN_FLIGHT, NO_ROOM_PAUSE, TRANSFER_RESUMES};
 use crate::RequestError;
 use crate::convert;
-use crate::peer::Urgency;
 use crate::types::{SnapshotMeta, TypeConfig, Vote};
 
 type Error = StreamingError<TypeConfig>;
@@ -185,12 +184,7 @@ async fn attempt(
             if in_flight.len() >= CHUNKS_IN_FLIGHT {
                 confirm(&mut in_flight).await?;
             }
-            in_flight.push_back(client.begin(
-                Lane::Bulk,
-                Kind::CheckpointChunk,
-                convert::encode(&chunk),
-                Urgency::Now,
-            )?);
+            in_flight.push_back(client.begin(Lane::Bulk, Kind::CheckpointChunk, convert::encode(&chunk))?);
             offset += length;
         }
     }

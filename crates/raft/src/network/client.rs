@@ -19,7 +19,7 @@ use super::pipeline::Pipeline;
 use super::{APPEND_LIMIT, CONTROL_LIMIT_MIN, Network, checkpoint};
 use crate::RequestError;
 use crate::convert;
-use crate::peer::{Reply, Urgency, frame};
+use crate::peer::{Reply, frame};
 use crate::types::{
     AppendRequest, AppendResponse, Snapshot, SnapshotData, StreamAppendResult, TransferRequest, TypeConfig,
     Vote, VoteRequest, VoteResponse,
@@ -62,15 +62,9 @@ pub(super) fn malformed(error: convert::Malformed) -> RPCError<TypeConfig> {
 }
 
 impl GroupClient {
-    pub(super) fn begin(
-        &self,
-        lane: Lane,
-        kind: Kind,
-        body: Bytes,
-        urgency: Urgency,
-    ) -> Result<Reply, RequestError> {
+    pub(super) fn begin(&self, lane: Lane, kind: Kind, body: Bytes) -> Result<Reply, RequestError> {
         let frame = frame(kind, self.partition, self.target, self.own, body);
-        self.network.peers.begin(self.node, lane, frame, urgency)
+        self.network.peers.begin(self.node, lane, frame)
     }
 
     pub(super) async fn call(
@@ -80,7 +74,7 @@ impl GroupClient {
         body: Bytes,
         limit: Duration,
     ) -> Result<Bytes, RequestError> {
-        self.begin(lane, kind, body, Urgency::Now)?.within(limit).await
+        self.begin(lane, kind, body)?.within(limit).await
     }
 
     async fn control(&self, kind: Kind, body: Bytes, option: &RPCOption) -> Rpc<Bytes> {

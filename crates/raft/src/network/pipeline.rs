@@ -16,8 +16,12 @@ use tokio::time::{Instant, Sleep};
 use super::APPENDS_IN_FLIGHT;
 use super::client::{GroupClient, malformed, rpc_error};
 use crate::convert;
-use crate::peer::{Reply, Urgency};
+use crate::peer::Reply;
 use crate::types::{AppendRequest, AppendResponse, LogId, StreamAppendResult, TypeConfig};
+
+/// How long the news that the log is committed further waits for entries to go with. Who waits for it elsewhere
+/// does not wait so long: see [`crate::committed`].
+const HOLD: Duration = Duration::from_millis(1);
 
 type Answer = Result<StreamAppendResult, RPCError<TypeConfig>>;
 
@@ -34,6 +38,9 @@ pub(super) struct Pipeline<'a, S> {
     /// `None` once it ended or a request could not be sent.
     input: Option<S>,
     sent: VecDeque<Sent>,
+    /// A request without entries: it only tells how far the log is committed, and the next one tells that too.
+    held: Option<AppendRequest>,
+    release: Pin<Box<Sleep>>,
     /// Comes after the answers to what was sent before.
     failed: Option<RPCError<TypeConfig>>,
     limit: Duration,
@@ -49,6 +56,8 @@ where
             client,
             input: Some(input),
             sent: VecDeque::new(),
+            held: None,
+            release: Box::pin(tokio::time::sleep(HOLD)),
             failed: None,
             limit,
             timer: Box::pin(tokio::time::sleep(limit)),
@@ -59,12 +68,7 @@ where
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
         let body = convert::encode(&convert::append_request_out(request));
-        // Without entries it only tells how far the log is committed.
-        let urgency = match request.entries.is_empty() {
-            true => Urgency::Idle,
-            false => Urgency::Now,
-        };
-        match self.client.begin(Lane::Log, Kind::Append, body, urgency) {
+        match self.client.begin(Lane::Log, Kind::Append, body) {
             Ok(reply) => self.sent.push_back(Sent {
                 reply,
                 until: Instant::now() + self.limit,
@@ -80,18 +84,36 @@ where
 
     fn poll_input(&mut self, cx: &mut Context<'_>) {
         while self.sent.len() < APPENDS_IN_FLIGHT {
-            let Some(input) = &mut self.input else { return };
+            let Some(input) = &mut self.input else { break };
             match input.poll_next_unpin(cx) {
-                Poll::Ready(Some(request)) => self.send(&request),
+                Poll::Ready(Some(request)) if request.entries.is_empty() => self.hold(request),
+                Poll::Ready(Some(request)) => {
+                    self.held = None;
+                    self.send(&request);
+                }
                 Poll::Ready(None) => self.input = None,
-                Poll::Pending => return,
+                Poll::Pending => break,
             }
         }
+        if self.held.is_some()
+            && (self.input.is_none() || self.release.as_mut().poll(cx).is_ready())
+            && let Some(request) = self.held.take()
+        {
+            self.send(&request);
+        }
+    }
+
+    fn hold(&mut self, request: AppendRequest) {
+        if self.held.is_none() {
+            self.release.as_mut().reset(Instant::now() + HOLD);
+        }
+        self.held = Some(request);
     }
 
     /// Nothing follows: what is in flight is not waited for.
     fn end(&mut self) {
         self.input = None;
+        self.held = None;
         self.sent.clear();
         self.failed = None;
     }

@@ -23,7 +23,7 @@ use super::Registry;
 use super::dispatch::leader_node;
 use super::marks::{Marks, Reason};
 use crate::convert;
-use crate::peer::{DeadEvidence, Peers, Urgency, frame};
+use crate::peer::{DeadEvidence, Peers, frame};
 use crate::types::{LogId, Raft, TransferRequest, Vote};
 
 /// How long the others may take to say which logs they have.
@@ -208,12 +208,7 @@ async fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> BTreeMap<ReplicaId, (u64
                 ReplicaId(0),
                 question,
             );
-            Some(
-                peers
-                    .begin(node, Lane::Control, frame, Urgency::Now)
-                    .ok()?
-                    .within(ASK_LIMIT),
-            )
+            Some(peers.begin(node, Lane::Control, frame).ok()?.within(ASK_LIMIT))
         })
         .collect();
     let mut answers = BTreeMap::new();

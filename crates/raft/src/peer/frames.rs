@@ -17,18 +17,6 @@ use super::{FRAME_BYTES_MAX, LANE_QUEUE_BYTES};
 /// Bytes that a frame takes beside its body, about.
 const FRAME_OVERHEAD_BYTES: usize = 32;
 
-/// How often a writer lets everything else run first before it writes frames of which none is urgent.
-const IDLE_TURNS: u32 = 6;
-
-/// When a frame is to be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Urgency {
-    /// Somebody waits for it.
-    Now,
-    /// After what can run now has run: answers to clients go before it, and what comes meanwhile goes with it.
-    Idle,
-}
-
 /// A request frame; its id is given when it is sent.
 pub fn frame(kind: Kind, partition: PartitionId, to: ReplicaId, from: ReplicaId, body: Bytes) -> Frame {
     Frame {
@@ -89,8 +77,6 @@ struct Waiting {
     frames: VecDeque<Frame>,
     bytes: usize,
     closed: bool,
-    /// How often the writer still steps back; 0 as soon as an urgent frame waits.
-    turns: u32,
     writer: Option<Waker>,
     room: Vec<Waker>,
 }
@@ -105,7 +91,7 @@ fn weight(frame: &Frame) -> usize {
 
 impl Outbox {
     /// Queues a frame.
-    pub fn push(&self, frame: Frame, urgency: Urgency) -> Result<(), Rejected> {
+    pub fn push(&self, frame: Frame) -> Result<(), Rejected> {
         if frame.body.len() > FRAME_BYTES_MAX {
             return Err(Rejected::TooLarge);
         }
@@ -116,7 +102,7 @@ impl Outbox {
         if waiting.frames.len() >= LANE_QUEUE || waiting.bytes >= LANE_QUEUE_BYTES {
             return Err(Rejected::Full);
         }
-        Outbox::enqueue(&mut waiting, frame, urgency);
+        Outbox::enqueue(&mut waiting, frame);
         let writer = waiting.writer.take();
         drop(waiting);
         if let Some(writer) = writer {
@@ -125,12 +111,7 @@ impl Outbox {
         Ok(())
     }
 
-    fn enqueue(waiting: &mut Waiting, frame: Frame, urgency: Urgency) {
-        match urgency {
-            Urgency::Now => waiting.turns = 0,
-            Urgency::Idle if waiting.frames.is_empty() => waiting.turns = IDLE_TURNS,
-            Urgency::Idle => {}
-        }
+    fn enqueue(waiting: &mut Waiting, frame: Frame) {
         waiting.bytes += weight(&frame);
         waiting.frames.push_back(frame);
     }
@@ -148,7 +129,7 @@ impl Outbox {
                 return Poll::Pending;
             }
             if let Some(frame) = frame.take() {
-                Outbox::enqueue(&mut waiting, frame, Urgency::Now);
+                Outbox::enqueue(&mut waiting, frame);
             }
             if let Some(writer) = waiting.writer.take() {
                 writer.wake();
@@ -211,12 +192,6 @@ impl Outbox {
             }
             return Poll::Pending;
         }
-        if waiting.turns > 0 && !waiting.closed {
-            waiting.turns -= 1;
-            // The runtime puts a task that wakes itself behind all others.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
         let mut size = 0;
         into.reserve(waiting.frames.len().min(1024));
         while size < LANE_MESSAGE_BYTES {
@@ -264,46 +239,5 @@ impl Stream for Outgoing {
         self.outbox
             .poll_drain(&mut frames, cx)
             .map(|open| open.map(|()| Frames { hello: None, frames }))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pending() -> Frame {
-        frame(
-            Kind::Append,
-            PartitionId(1),
-            ReplicaId(1),
-            ReplicaId(2),
-            Bytes::new(),
-        )
-    }
-
-    /// How often the writer steps back before it takes what waits.
-    fn turns(outbox: &Outbox) -> u32 {
-        let mut cx = Context::from_waker(Waker::noop());
-        let mut taken = Vec::new();
-        let mut turns = 0;
-        while outbox.poll_drain(&mut taken, &mut cx).is_pending() {
-            turns += 1;
-            assert!(turns < 100, "the writer never writes");
-        }
-        assert_eq!(outbox.len(), 0);
-        turns
-    }
-
-    #[test]
-    fn what_is_not_urgent_waits_for_its_turn_or_for_what_is() {
-        let outbox = Outbox::default();
-        outbox.push(pending(), Urgency::Idle).expect("room");
-        assert_eq!(turns(&outbox), IDLE_TURNS);
-        outbox.push(pending(), Urgency::Now).expect("room");
-        assert_eq!(turns(&outbox), 0);
-        outbox.push(pending(), Urgency::Idle).expect("room");
-        outbox.push(pending(), Urgency::Now).expect("room");
-        outbox.push(pending(), Urgency::Idle).expect("room");
-        assert_eq!(turns(&outbox), 0, "the urgent one takes the others along");
     }
 }

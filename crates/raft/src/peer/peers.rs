@@ -16,7 +16,7 @@ use types::{Incarnation, NodeId, PartitionId, ReplicaId};
 use super::arrivals::Arrivals;
 use super::counters::{Counters, PeersStats};
 use super::detector::{DeadEvidence, Health, PeerStatus, Standing};
-use super::frames::{Urgency, frame};
+use super::frames::frame;
 use super::handshake::{self, Known, KnownPeer, Mine, Refusal, RefusalKind, Seen};
 use super::lane::{self, Lane};
 use super::request::Reply;
@@ -353,15 +353,9 @@ impl Peers {
     }
 
     /// Queues a request; the answer is waited for separately.
-    pub fn begin(
-        &self,
-        to: NodeId,
-        lane: Which,
-        frame: Frame,
-        urgency: Urgency,
-    ) -> Result<Reply, RequestError> {
+    pub fn begin(&self, to: NodeId, lane: Which, frame: Frame) -> Result<Reply, RequestError> {
         let peer = self.peer(to)?;
-        peer.lane(lane).connected(&peer)?.call(frame, urgency)
+        peer.lane(lane).connected(&peer)?.call(frame)
     }
 
     /// One request, one reply, within `deadline`.
@@ -372,7 +366,7 @@ impl Peers {
         frame: Frame,
         deadline: Duration,
     ) -> Result<Bytes, RequestError> {
-        self.begin(to, lane, frame, Urgency::Now)?.within(deadline).await
+        self.begin(to, lane, frame)?.within(deadline).await
     }
 
     /// A frame without a reply.

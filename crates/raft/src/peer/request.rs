@@ -14,7 +14,7 @@ use proto::peer::{Frame, Kind};
 use tokio::sync::{mpsc, oneshot};
 
 use super::FRAME_BYTES_MAX;
-use super::frames::{Outbox, Rejected, Urgency};
+use super::frames::{Outbox, Rejected};
 use crate::RequestError;
 
 type Answer = Result<Bytes, RequestError>;
@@ -62,10 +62,10 @@ impl Link {
         Ok(id)
     }
 
-    fn send(&self, mut frame: Frame, urgency: Urgency, waiting: Waiting) -> Result<u64, RequestError> {
+    fn send(&self, mut frame: Frame, waiting: Waiting) -> Result<u64, RequestError> {
         let id = self.enter(waiting)?;
         frame.id = id;
-        self.outbox.push(frame, urgency).map_err(|rejected| {
+        self.outbox.push(frame).map_err(|rejected| {
             self.table.lock().waiting.remove(&id);
             not_taken(rejected)
         })?;
@@ -73,9 +73,9 @@ impl Link {
     }
 
     /// Sends a request.
-    pub fn call(self: &Arc<Self>, frame: Frame, urgency: Urgency) -> Result<Reply, RequestError> {
+    pub fn call(self: &Arc<Self>, frame: Frame) -> Result<Reply, RequestError> {
         let (sender, receiver) = oneshot::channel();
-        let id = self.send(frame, urgency, Waiting::Call(sender))?;
+        let id = self.send(frame, Waiting::Call(sender))?;
         Ok(Reply {
             id,
             link: self.clone(),
@@ -87,13 +87,13 @@ impl Link {
     /// Sends a request that has many answers.
     pub fn open_stream(&self, frame: Frame) -> Result<(u64, mpsc::UnboundedReceiver<Answer>), RequestError> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let id = self.send(frame, Urgency::Now, Waiting::Stream(sender))?;
+        let id = self.send(frame, Waiting::Stream(sender))?;
         Ok((id, receiver))
     }
 
     /// Sends a frame that has no answer.
     pub fn cast(&self, frame: Frame) -> Result<(), RequestError> {
-        self.outbox.push(frame, Urgency::Now).map_err(not_taken)
+        self.outbox.push(frame).map_err(not_taken)
     }
 
     /// Stops waiting; true if the request was never written.

@@ -289,12 +289,7 @@ fn order_is_kept_and_every_reply_finds_its_request() {
         for n in 0..COUNT {
             let body = Bytes::copy_from_slice(&[n.to_be_bytes().as_slice(), &[7; 292]].concat());
             let frame = frame(Kind::Append, P, ReplicaId(2), ReplicaId(1), body);
-            replies.push_back((
-                n,
-                one.peers
-                    .begin(NodeId(2), Lane::Log, frame, Urgency::Now)
-                    .expect("queued"),
-            ));
+            replies.push_back((n, one.peers.begin(NodeId(2), Lane::Log, frame).expect("queued")));
             if replies.len() >= 1000 {
                 let (n, reply) = replies.pop_front().expect("some");
                 assert_eq!(number(&reply.within(LIMIT).await.expect("answered")), n);
@@ -314,9 +309,7 @@ fn vanish(graceful: bool) -> Duration {
     let mut deaths = one.peers.deaths();
     let pending = {
         let frame = frame(Kind::Propose, P, ReplicaId(0), ReplicaId(0), Bytes::new());
-        one.peers
-            .begin(NodeId(2), Lane::Request, frame, Urgency::Now)
-            .expect("sent")
+        one.peers.begin(NodeId(2), Lane::Request, frame).expect("sent")
     };
     // An answer on the same lane afterwards: the request before it was written.
     one.call(2, Lane::Request, Kind::Query, Bytes::new(), LIMIT)
@@ -539,7 +532,7 @@ async fn overtakes(peers: &Peers) -> bool {
     let chunk = Bytes::from(vec![7; BULK_CHUNK_BYTES]);
     let bulk = || frame(Kind::CheckpointChunk, P, none, none, chunk.clone());
     let mut queued = Vec::new();
-    while let Ok(reply) = peers.begin(NodeId(2), Lane::Bulk, bulk(), Urgency::Now) {
+    while let Ok(reply) = peers.begin(NodeId(2), Lane::Bulk, bulk()) {
         queued.push(reply);
     }
     let last = queued.pop().expect("the lane takes some");

@@ -138,7 +138,7 @@ impl Core {
                         .await?;
                     let told = decode::<proto::peer::ReadIndex>(body)?;
                     self.led_by(partition, node, told.term);
-                    self.wait_here(partition, told.index, until).await?;
+                    self.wait_here(partition, told.term, told.index, until).await?;
                     Ok(ReadPoint {
                         term: told.term,
                         index: told.index,
@@ -286,7 +286,7 @@ impl Core {
         self.led_by(partition, node, told.term);
         // From here on it has happened: nothing that goes wrong may lead to another attempt.
         let reply = decode::<Reply>(told.reply)?;
-        self.wait_here(partition, told.index, until).await?;
+        self.wait_here(partition, told.term, told.index, until).await?;
         Ok(Proposed {
             term: told.term,
             index: told.index,
@@ -371,13 +371,19 @@ impl Core {
         }
     }
 
-    /// Waits until the replica here, if there is one, has applied `index`.
-    async fn wait_here(&self, partition: PartitionId, index: u64, until: Instant) -> Result<(), Failed> {
+    /// Waits until the replica here, if there is one, has applied `index`, which the leader of `term` told.
+    async fn wait_here(
+        &self,
+        partition: PartitionId,
+        term: u64,
+        index: u64,
+        until: Instant,
+    ) -> Result<(), Failed> {
         let Some(replica) = self.replica(partition).filter(|_| self.is_local(partition)) else {
             return Ok(());
         };
         match replica
-            .wait_applied(index, until.saturating_duration_since(Instant::now()))
+            .wait_committed(term, index, until.saturating_duration_since(Instant::now()))
             .await
         {
             Ok(()) | Err(raft::ReadError::Stopped) => Ok(()),

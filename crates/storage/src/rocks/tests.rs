@@ -8,9 +8,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 
 use bytes::Bytes;
 use tempfile::TempDir;
+use types::ReplicaId;
 
 use super::{Log, Options, Owner, Partitions};
 use crate::suite::{self, Fixture};
@@ -105,4 +107,43 @@ fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
 #[test]
 fn conforms() {
     suite::run(|| Box::new(Rocks::new()));
+}
+
+/// Appends one record of `bytes` zeros, and waits until it is durable.
+fn append(log: &dyn LogStore, index: u64, bytes: usize) {
+    let record = LogRecord {
+        index,
+        data: Bytes::from(vec![0; bytes]),
+    };
+    let (sender, durable) = channel();
+    let done = Box::new(move |result| sender.send(result).unwrap());
+    log.append(ReplicaId(1), vec![record], done);
+    durable.recv().unwrap().unwrap();
+}
+
+/// RocksDB can write to its manifest with each sync once a write-ahead log is full: see `Options::log`.
+#[test]
+fn a_sync_is_of_the_write_ahead_log_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        log_buffer_bytes: 1 << 20,
+        ..Options::default()
+    };
+    let log = Log::open(dir.path(), options, no_fatal()).unwrap();
+    let mut index = 0;
+    while files(dir.path(), ".log").len() < 2 {
+        index += 1;
+        assert!(index < 1000, "no memtable was ever full");
+        append(&*log, index, 64 << 10);
+    }
+    let manifests = || -> u64 {
+        let named = |path: &PathBuf| path.to_string_lossy().contains("MANIFEST");
+        let manifests = files(dir.path(), "").into_iter().filter(named);
+        manifests.map(|path| fs::metadata(path).unwrap().len()).sum()
+    };
+    let before = manifests();
+    (1..=50).for_each(|n| append(&*log, index + n, 10));
+    // One record may still tell of the log that is full.
+    let grown = manifests() - before;
+    assert!(grown < 200, "50 syncs wrote {grown} bytes to the manifest");
 }
