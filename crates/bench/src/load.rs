@@ -45,11 +45,14 @@ pub struct Measured {
     pub p99_ms: f64,
     /// Requests that were refused or failed.
     pub errors: u64,
+    /// All answers, those of the time before it counted included.
+    pub answers: u64,
 }
 
 struct Seen {
     latency_us: Histogram<u64>,
     errors: u64,
+    answers: u64,
     counts_from: Instant,
     ends: Instant,
 }
@@ -113,6 +116,7 @@ pub async fn run(
     let seen = Rc::new(RefCell::new(Seen {
         latency_us: histogram()?,
         errors: 0,
+        answers: 0,
         counts_from,
         ends,
     }));
@@ -130,6 +134,7 @@ pub async fn run(
         p50_ms: ms(0.5),
         p99_ms: ms(0.99),
         errors: seen.errors,
+        answers: seen.answers,
     })
 }
 
@@ -149,6 +154,7 @@ async fn one_client(mut connection: Connection, operation: Operation, seed: u64,
             return;
         }
         let mut seen = seen.borrow_mut();
+        seen.answers += u64::from(ok.is_ok());
         match ok {
             Ok(()) if started >= counts_from => {
                 seen.latency_us

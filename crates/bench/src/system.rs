@@ -66,6 +66,11 @@ impl System {
         Ok(system)
     }
 
+    /// Processor time that its nodes have used.
+    pub fn cpu_seconds(&self) -> anyhow::Result<f64> {
+        self.pids.iter().map(|pid| process::cpu_seconds(*pid)).sum()
+    }
+
     /// Asks it to stop, and waits.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         for child in &self.children {

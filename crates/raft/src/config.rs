@@ -36,6 +36,11 @@ impl Timing {
         Duration::from_millis(self.election_max_ms)
     }
 
+    /// Between two looks of a group at its timers: by so much heartbeats and elections can be late.
+    pub fn tick(&self) -> Duration {
+        Duration::from_millis(self.heartbeat_ms) / 3
+    }
+
     /// How long a change of leader or members is waited for: some elections.
     pub fn change_limit(&self) -> Duration {
         4 * self.election_max()

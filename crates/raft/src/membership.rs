@@ -5,16 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::time::Duration;
 
-use openraft::ChangeMembers;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use openraft::raft::ClientWriteResponse;
+use openraft::{ChangeMembers, RaftMetrics};
 use tokio::time::{Instant, sleep, timeout};
 use types::limits::TRANSFER_LAG_ENTRIES;
 use types::{NodeId, ReplicaId};
 
 use crate::error::MembershipError;
-use crate::propose::leader_node;
+use crate::propose::{self, leader_node};
 use crate::replica::Group;
 use crate::types::{ReplicaNode, TypeConfig};
 
@@ -23,12 +23,21 @@ type Changed = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, Cli
 /// Between looks at how far the target of a transfer is.
 const LAG_POLL: Duration = Duration::from_millis(10);
 
-/// Hands the leadership to `to` and waits until it moved.
+/// How long a target that lags a little is waited for once nothing new is proposed.
+const LEVEL_LIMIT: Duration = Duration::from_millis(200);
+
+/// Hands the leadership to `to` and waits until it moved. What is proposed meanwhile waits, and is then sent to the new
+/// leader: an entry still in flight would have an unknown fate.
 pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
     if to == group.replica {
         return Ok(());
     }
     wait_for_target(group, to).await?;
+    let paused = timeout(group.timing.election_max(), propose::pause(group)).await;
+    let _paused = paused
+        .map_err(|_| MembershipError::Unknown("what was proposed before is not committed yet".into()))?;
+    // If it does not come level in time, it will once it leads: Raft sees to that, it only takes longer.
+    let _ = timeout(LEVEL_LIMIT, level(group, to)).await;
     group
         .raft
         .trigger()
@@ -49,6 +58,24 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
             limit.as_millis()
         ))
     })?
+}
+
+/// Returns when the log of `to` ends where the log here ends, or this replica does not lead any more.
+async fn level(group: &Group, to: ReplicaId) {
+    let mut metrics = group.metrics.clone();
+    let behind = |metrics: &RaftMetrics<TypeConfig>| {
+        let matched = metrics
+            .replication
+            .as_ref()
+            .map(|all| all.get(&to.0).copied().flatten());
+        matched.is_some_and(|matched| matched.map(|id| id.index) < metrics.last_log_index)
+    };
+    loop {
+        let level = !behind(&metrics.borrow_watched());
+        if level || metrics.changed().await.is_err() {
+            return;
+        }
+    }
 }
 
 /// A new leader learns within a heartbeat how far its followers' logs go; until then all of them seem to lag.

@@ -27,8 +27,10 @@ use crate::listener::{ApplyListener, RequestHandler};
 use crate::log_store::{ReplicaLog, durable};
 use crate::network::{Network, Room};
 use crate::peer::{KnownPeer, Mine, PeerService, PeerStatus, PeersStats, frame};
+use crate::propose;
 use crate::purge;
 use crate::replica::{Counters, Group, Replica};
+use crate::runtime;
 use crate::state_machine::{Progress, StateMachine};
 use crate::trouble::Trouble;
 use crate::types::{Fatal, Members, Raft, ReplicaNode};
@@ -91,6 +93,7 @@ impl Node {
     ) -> Result<Arc<Node>, RaftError> {
         // Refuse a bad configuration at start, not when the first replica is opened.
         group_config(PartitionId::META, config.timing)?;
+        runtime::tick_together(config.timing.tick());
         let groups = Arc::new(Groups::default());
         let mine = Mine {
             cluster: config.cluster,
@@ -210,6 +213,7 @@ impl Node {
             clock: MachineClock::new(self.env.clock.clone(), progress.clone()),
             progress,
             trouble,
+            in_flight: propose::in_flight(),
             told: Told::default(),
             counters: self.counters.clone(),
             timing,

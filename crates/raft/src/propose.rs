@@ -88,22 +88,37 @@ fn not_leader(group: &Group) -> ProposeError {
     }
 }
 
+/// The permits of a new group.
+pub(crate) fn in_flight() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT))
+}
+
+/// Waits until every entry proposed here was answered. While the result is held, commands wait in the queue.
+pub(crate) async fn pause(group: &Group) -> OwnedSemaphorePermit {
+    let all = group
+        .in_flight
+        .clone()
+        .acquire_many_owned(ENTRIES_IN_FLIGHT as u32);
+    all.await.expect("the semaphore is never closed")
+}
+
 /// Runs until the queue's senders are gone or the group stops.
 pub(crate) async fn run(group: Arc<Group>, mut queue: mpsc::Receiver<Proposal>) {
-    let in_flight = Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT));
     let mut first = None;
     loop {
-        // The permit comes first: what queues up while all entries are in flight becomes one batch.
-        let permit = in_flight
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
         let next = match first.take() {
             Some(proposal) => Some(proposal),
             None => queue.recv().await,
         };
         let Some(next) = next else { return };
+        // Before the rest is taken: what queues up while all entries are in flight becomes one batch. And not before
+        // there is something to propose: who waits for all permits waits for entries only.
+        let permit = group
+            .in_flight
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         let (proposals, rest) = collect(next, &mut queue);
         first = rest;
         if !submit(&group, proposals, permit).await {

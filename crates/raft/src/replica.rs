@@ -11,7 +11,7 @@ use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
 use storage::PartitionStore;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use types::limits::PARTITION_QUEUE;
@@ -54,6 +54,8 @@ pub(crate) struct Group {
     pub(crate) progress: Arc<Progress>,
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) clock: MachineClock,
+    /// Entries that may still be proposed: see [`crate::propose::pause`].
+    pub(crate) in_flight: Arc<Semaphore>,
     pub(crate) told: committed::Told,
     pub(crate) counters: Arc<Counters>,
     pub(crate) timing: Timing,

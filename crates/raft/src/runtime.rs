@@ -1,10 +1,16 @@
 //! Tokio, as openraft uses it, but for one thing: a sleep that is over at once ends at once. Tokio's timers count whole
 //! milliseconds, and openraft pauses for one microsecond between two reports of its log's progress: each such pause
 //! would take a thousand times as long, on leaders and followers, whenever two writes finish close together.
+//!
+//! And one more: the groups of a process tick together. Each group has a timer of its own that goes off many times a
+//! second, at moments that openraft spreads on purpose; hundreds of groups would never let an idle process sleep, and
+//! would send their heartbeats one by one instead of many in one message.
 
 use std::fmt::{self, Debug};
 use std::future::{Future, Ready, ready};
 use std::io;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::Either;
@@ -13,6 +19,27 @@ use openraft::{AsyncRuntime, Instant, OptionalSend};
 
 /// A sleep no longer than this does not reach a timer.
 const BRIEF: Duration = Duration::from_micros(20);
+
+type Moment = <TokioRuntime as AsyncRuntime>::Instant;
+
+/// Time between two moments at which groups tick, in microseconds.
+static TICK_US: AtomicU64 = AtomicU64::new(1);
+
+/// The first such moment.
+static ORIGIN: OnceLock<Moment> = OnceLock::new();
+
+/// From now on, groups of this process tick at moments that are `every` apart. Timers belong to the process: of several
+/// nodes in one, the last decides.
+pub(crate) fn tick_together(every: Duration) {
+    TICK_US.store((every.as_micros() as u64).max(1), Ordering::Relaxed);
+}
+
+/// The first moment that is not before `deadline`, of those that are `every_us` apart.
+fn common(deadline: Moment, every_us: u64) -> Moment {
+    let origin = *ORIGIN.get_or_init(Moment::now);
+    let since_us = deadline.saturating_duration_since(origin).as_micros() as u64;
+    deadline.max(origin + Duration::from_micros(since_us.next_multiple_of(every_us)))
+}
 
 /// See the module.
 pub struct Runtime(TokioRuntime);
@@ -55,7 +82,10 @@ impl AsyncRuntime for Runtime {
         if deadline <= Self::Instant::now() + BRIEF {
             return Either::Left(ready(()));
         }
-        Either::Right(TokioRuntime::sleep_until(deadline))
+        Either::Right(TokioRuntime::sleep_until(common(
+            deadline,
+            TICK_US.load(Ordering::Relaxed),
+        )))
     }
 
     fn timeout<R, F: Future<Output = R> + OptionalSend>(
@@ -114,5 +144,15 @@ mod tests {
         let now = <Runtime as AsyncRuntime>::Instant::now();
         let ends = lengths.map(|length| now + length);
         assert_eq!(ends.map(Runtime::sleep_until).map(ended), [true, false]);
+    }
+
+    #[test]
+    fn deadlines_of_one_period_fall_together_and_none_comes_early() {
+        let origin = *ORIGIN.get_or_init(Moment::now);
+        for (ms, expected) in [(1, 100), (99, 100), (100, 100), (101, 200)] {
+            let deadline = origin + Duration::from_millis(ms);
+            let moment = common(deadline, 100_000);
+            assert_eq!(moment, origin + Duration::from_millis(expected), "{ms} ms");
+        }
     }
 }

@@ -19,7 +19,15 @@ const CLIENTS: &[usize] = &[1, 64, 256];
 /// Partitions of the cluster: what `make run` starts.
 const PARTITIONS: u32 = 16;
 
-type Results = BTreeMap<(Kind, Operation, usize), Vec<Measured>>;
+/// What one load showed.
+#[derive(Clone, Copy)]
+struct Run {
+    measured: Measured,
+    /// Processor time of the three nodes, microseconds for each answer.
+    cpu_us: f64,
+}
+
+type Results = BTreeMap<(Kind, Operation, usize), Vec<Run>>;
 
 /// Runs all loads.
 pub async fn run(options: &Options) -> anyhow::Result<Section> {
@@ -54,15 +62,17 @@ async fn one_round(
     let wanted = |operation| options.load.is_empty() || options.load.contains(operation);
     for (operation, name) in OPERATIONS.iter().filter(|(operation, _)| wanted(operation)) {
         for clients in CLIENTS {
+            let before = system.cpu_seconds()?;
             let measured = load::run(&endpoints, *operation, *clients, options.load_length()).await?;
+            let cpu_us = (system.cpu_seconds()? - before) * 1e6 / measured.answers.max(1) as f64;
             say(format!(
-                "  {name}, {clients} clients: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms, {} errors",
+                "  {name}, {clients} clients: {:.0}/s, p50 {:.2} ms, p99 {:.2} ms, {} errors, processor {cpu_us:.0} us each",
                 measured.rate, measured.p50_ms, measured.p99_ms, measured.errors
             ));
             results
                 .entry((kind, *operation, *clients))
                 .or_default()
-                .push(measured);
+                .push(Run { measured, cpu_us });
         }
     }
     Ok(())
@@ -132,14 +142,8 @@ fn section(results: &Results) -> Section {
     }
 }
 
-fn compare(
-    operation: Operation,
-    name: &str,
-    clients: usize,
-    ours: &[Measured],
-    theirs: &[Measured],
-) -> Vec<Row> {
-    let middle = |all: &[Measured], pick: fn(&Measured) -> f64| median(all.iter().map(pick).collect());
+fn compare(operation: Operation, name: &str, clients: usize, ours: &[Run], theirs: &[Run]) -> Vec<Row> {
+    let middle = |all: &[Run], pick: fn(&Run) -> f64| median(all.iter().map(pick).collect());
     let target = match (operation, clients) {
         (Operation::Put, 256) => Target::RatioAtLeast(1.8),
         (Operation::Put, 64) => Target::RatioAtLeast(1.5),
@@ -151,7 +155,7 @@ fn compare(
     } else {
         Target::None
     };
-    let row = |what: &str, unit: &'static str, pick: fn(&Measured) -> f64, target: Target| Row {
+    let row = |what: &str, unit: &'static str, pick: fn(&Run) -> f64, target: Target| Row {
         measure: format!("{name}, {clients} clients, {what}"),
         unit,
         holdfast: middle(ours, pick),
@@ -159,13 +163,24 @@ fn compare(
         target,
     };
     let mut rows = vec![
-        row("rate", "/s", |m| m.rate, target),
-        row("p50", "ms", |m| m.p50_ms, latency_target),
-        row("p99", "ms", |m| m.p99_ms, Target::None),
+        row("rate", "/s", |run| run.measured.rate, target),
+        row("p50", "ms", |run| run.measured.p50_ms, latency_target),
+        row("p99", "ms", |run| run.measured.p99_ms, Target::None),
+        row(
+            "processor time of the nodes",
+            "us",
+            |run| run.cpu_us,
+            Target::None,
+        ),
     ];
-    let errors: u64 = ours.iter().map(|measured| measured.errors).sum();
+    let errors: u64 = ours.iter().map(|run| run.measured.errors).sum();
     if errors > 0 {
-        rows.push(row("errors", "", |m| m.errors as f64, Target::AtMost(0.0)));
+        rows.push(row(
+            "errors",
+            "",
+            |run| run.measured.errors as f64,
+            Target::AtMost(0.0),
+        ));
     }
     rows
 }

@@ -1,8 +1,10 @@
 //! Three to four nodes over loopback: elections, reads, a laggard after a purge, members that come and go.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use raft::{MembershipError, ProposeError, ReadError};
 use types::limits::LOG_BYTES_BEFORE_PURGE;
 use types::{NodeId, ReplicaId};
@@ -223,4 +225,53 @@ async fn a_graceful_stop_hands_the_leader_over() {
         "one planned election"
     );
     cluster.put("a", "1").await.unwrap();
+}
+
+/// Commands of all writers.
+#[derive(Default)]
+struct Written {
+    answered: AtomicU64,
+    failed: Mutex<Vec<ProposeError>>,
+    stop: AtomicBool,
+}
+
+/// Proposes to whoever leads, one command after the other, until told to stop.
+async fn write_on(replicas: &[raft::Replica], writer: u64, written: &Written) {
+    while !written.stop.load(Ordering::Relaxed) {
+        let Some(leader) = replicas.iter().find(|replica| replica.is_leader()) else {
+            tokio::task::yield_now().await;
+            continue;
+        };
+        match leader.propose(put(&format!("w{writer}"), "x"), LIMIT).await {
+            Ok(_) => drop(written.answered.fetch_add(1, Ordering::Relaxed)),
+            Err(ProposeError::NotLeader { .. }) => tokio::task::yield_now().await,
+            Err(error) => written.failed.lock().push(error),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_transfer_leaves_no_command_of_unknown_fate() {
+    let cluster = Cluster::new(3).await;
+    cluster.form(&[1, 2, 3]).await;
+    let written = Written::default();
+    let replicas: Vec<raft::Replica> = (1..=3).map(|n| cluster.replica(n)).collect();
+    let writers = (0..32).map(|writer| write_on(&replicas, writer, &written));
+    let transfers = async {
+        let mut moved = 0;
+        for _ in 0..12 {
+            let before = written.answered.load(Ordering::Relaxed);
+            let more = || written.answered.load(Ordering::Relaxed) > before + 100;
+            eventually("the leader takes commands", more).await;
+            let from = cluster.wait_leader().await;
+            let heir = replica_of(from % 3 + 1);
+            moved += u32::from(cluster.replica(from).transfer_leader(heir).await.is_ok());
+        }
+        written.stop.store(true, Ordering::Relaxed);
+        moved
+    };
+    let (_, moved) = tokio::join!(futures::future::join_all(writers), transfers);
+    let failed = written.failed.lock();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert!(moved >= 6, "only {moved} of 12 transfers came about");
 }
