@@ -275,3 +275,33 @@ async fn a_transfer_leaves_no_command_of_unknown_fate() {
     assert!(failed.is_empty(), "{failed:?}");
     assert!(moved >= 6, "only {moved} of 12 transfers came about");
 }
+
+#[tokio::test]
+async fn nothing_is_transferred_while_an_entry_is_in_flight() {
+    let cluster = Cluster::slow_to_elect(3).await;
+    cluster.form(&[1, 2, 3]).await;
+    let leader = cluster.wait_leader().await;
+    let followers = [leader % 3 + 1, (leader + 1) % 3 + 1];
+    let hold = |held| followers.map(|n| cluster.disks[&n].hold_sync(held));
+    let replica = cluster.replica(leader);
+    let term = replica.status().term;
+    hold(true);
+    let proposed = replica.propose(put("a", "1"), LIMIT);
+    let transferred = async {
+        eventually("it is in flight", || {
+            let status = replica.status();
+            status.last_log > status.committed
+        })
+        .await;
+        let transferred = replica.transfer_leader(replica_of(followers[0])).await;
+        hold(false);
+        transferred
+    };
+    let (proposed, transferred) = tokio::join!(proposed, transferred);
+    assert!(
+        matches!(transferred, Err(MembershipError::Unknown(_))),
+        "{transferred:?}"
+    );
+    proposed.expect("it has waited only for the disks");
+    assert_eq!((replica.is_leader(), replica.status().term), (true, term));
+}
