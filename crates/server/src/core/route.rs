@@ -138,11 +138,12 @@ impl Core {
                         .await?;
                     let told = decode::<proto::peer::ReadIndex>(body)?;
                     self.led_by(partition, node, told.term);
-                    self.wait_here(partition, told.term, told.index, until).await?;
-                    Ok(ReadPoint {
+                    let point = ReadPoint {
                         term: told.term,
                         index: told.index,
-                    })
+                    };
+                    self.wait_here(partition, point, until).await?;
+                    Ok(point)
                 }
                 Place::Unknown => Err(unknown_leader()),
             }
@@ -286,12 +287,10 @@ impl Core {
         self.led_by(partition, node, told.term);
         // From here on it has happened: nothing that goes wrong may lead to another attempt.
         let reply = decode::<Reply>(told.reply)?;
-        self.wait_here(partition, told.term, told.index, until).await?;
-        Ok(Proposed {
-            term: told.term,
-            index: told.index,
-            reply,
-        })
+        let (term, index) = (told.term, told.index);
+        self.wait_here(partition, ReadPoint { term, index }, until)
+            .await?;
+        Ok(Proposed { term, index, reply })
     }
 
     pub(super) async fn query_here(
@@ -371,24 +370,19 @@ impl Core {
         }
     }
 
-    /// Waits until the replica here, if there is one, has applied `index`, which the leader of `term` told.
-    async fn wait_here(
-        &self,
-        partition: PartitionId,
-        term: u64,
-        index: u64,
-        until: Instant,
-    ) -> Result<(), Failed> {
+    /// Waits until the replica here, if there is one, has applied what the leader has told.
+    async fn wait_here(&self, partition: PartitionId, told: ReadPoint, until: Instant) -> Result<(), Failed> {
         let Some(replica) = self.replica(partition).filter(|_| self.is_local(partition)) else {
             return Ok(());
         };
-        match replica
-            .wait_committed(term, index, until.saturating_duration_since(Instant::now()))
-            .await
-        {
+        let left = until.saturating_duration_since(Instant::now());
+        match replica.wait_committed(told.term, told.index, left).await {
             Ok(()) | Err(raft::ReadError::Stopped) => Ok(()),
             Err(_) => Err(Failed::Final(ServerError::Timeout {
-                text: format!("committed at index {index}, but the replica here has not applied it yet"),
+                text: format!(
+                    "committed at index {}, but the replica here has not applied it yet",
+                    told.index
+                ),
             })),
         }
     }
