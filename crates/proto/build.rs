@@ -1,7 +1,8 @@
 //! Generates the messages and services of `proto/`. etcd's own come from crate `etcd-client`.
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    let root = std::path::PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it"))
+        .join("../../proto");
     // File by file: Cargo does not look into the folder when one of its files changes.
     let for_clients = [
         "holdfast/v1/cluster.proto",

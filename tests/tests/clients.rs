@@ -95,7 +95,7 @@ fn python(packages: &[&str], name: &str) -> Result<std::path::PathBuf> {
 }
 
 fn run_python(interpreter: &Path, script: &str, cluster: &Cluster) -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let root = Path::new(&std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it")).join("..");
     let out = Command::new(interpreter)
         .current_dir(&root)
         .arg(root.join(script))

@@ -36,8 +36,10 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The root of the repository: the folder above this crate's.
+/// The root of the repository: the folder above this crate's. Cargo says where that is, and not the compiler: checkouts
+/// that share a target folder share this program too.
 fn root() -> anyhow::Result<PathBuf> {
-    let here = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let here = std::env::var_os("CARGO_MANIFEST_DIR").context("run this by `cargo run -p xtask`")?;
+    let here = PathBuf::from(here);
     Ok(here.parent().context("xtask has no parent folder")?.to_path_buf())
 }
