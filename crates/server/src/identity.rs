@@ -291,6 +291,15 @@ impl DataDir {
             .unwrap_or_default())
     }
 
+    /// Peers of before: those last remembered, and at the first start those given at the admission.
+    pub fn given_peers(&self) -> Result<Vec<(NodeId, String)>, IdentityError> {
+        let mut peers = self.remembered_peers()?;
+        if let Some(First::Open { peers: given, .. }) = self.first()? {
+            peers.extend(given);
+        }
+        Ok(peers)
+    }
+
     /// Counts one more process start, durably.
     pub fn boot(&self) -> Result<u64, IdentityError> {
         let path = self.path.join("boots");

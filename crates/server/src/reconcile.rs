@@ -20,7 +20,7 @@ use crate::core::Core;
 use crate::identity::DataDir;
 
 pub use consistency::{Comparison, compare};
-pub(crate) use follow::{peers_of, unseen};
+pub(crate) use follow::{all_peers, unseen};
 pub use observe::observed;
 pub use placement::{LeaderMove, balance_once};
 pub(crate) use replicas::{failed_open, on_disk};

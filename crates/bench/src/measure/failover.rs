@@ -95,12 +95,6 @@ async fn one_trial(system: &System, event: Event, gaps: &mut Gaps) -> anyhow::Re
         .filter(|(index, _)| *index != VICTIM)
         .map(|(_, e)| e.clone())
         .collect();
-    let led: BTreeSet<u32> = partitions(&staying[0])
-        .await?
-        .iter()
-        .filter(|partition| partition.leader_node as usize == VICTIM + 1)
-        .map(|partition| partition.id)
-        .collect();
     let connections = connect(&staying, CONNECTIONS).await?;
     let ends = Instant::now() + BEFORE + AFTER;
     let local = LocalSet::new();
@@ -112,16 +106,18 @@ async fn one_trial(system: &System, event: Event, gaps: &mut Gaps) -> anyhow::Re
         local.spawn_local(writer(connection, seen, ends));
     }
     let pid = system.pids[VICTIM];
-    let happened = local
+    let (happened, led) = local
         .run_until(async move {
             tokio::time::sleep(BEFORE).await;
+            // Not sooner: a young cluster still spreads its leaders.
+            let led = led_by_victim(&staying[0]).await?;
             let happened = Instant::now();
             let signal = match event {
                 Event::Killed => Signal::Kill,
                 Event::CutOff => Signal::Stop,
                 Event::Stopped => Signal::Terminate,
             };
-            process::signal(pid, signal).map(|()| happened)
+            process::signal(pid, signal).map(|()| (happened, led))
         })
         .await?;
     local.await;
@@ -129,6 +125,15 @@ async fn one_trial(system: &System, event: Event, gaps: &mut Gaps) -> anyhow::Re
         process::signal(pid, Signal::Continue)?;
     }
     judge(&namespaces, &led, &all, happened, ends, gaps)
+}
+
+/// Partitions that the victim leads.
+async fn led_by_victim(endpoint: &str) -> anyhow::Result<BTreeSet<u32>> {
+    let all = partitions(endpoint).await?;
+    let led = all
+        .iter()
+        .filter(|partition| partition.leader_node as usize == VICTIM + 1);
+    Ok(led.map(|partition| partition.id).collect())
 }
 
 async fn writer(mut connection: Connection, seen: Rc<RefCell<Seen>>, ends: Instant) {

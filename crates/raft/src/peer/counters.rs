@@ -11,6 +11,7 @@ pub(super) struct Counters {
     pub(super) messages_out: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) refusals: AtomicU64,
+    pub(super) strangers: AtomicU64,
     pub(super) refused_by: AtomicU64,
 }
 
@@ -49,6 +50,8 @@ pub struct PeersStats {
     pub connections_lost: u64,
     /// Hellos refused by this node.
     pub refusals: u64,
+    /// Of these, nodes of this cluster that are not known here: the list of peers may be old.
+    pub strangers: u64,
     /// Hellos of this node refused by others.
     pub refused_by_others: u64,
     /// The last refusals, newest last, with the wall time in milliseconds.

@@ -222,8 +222,11 @@ impl Shared {
             return Err(handshake::refusal_of(hello, Known::Removed));
         }
         let peer = self.peers.read().get(&node).cloned();
-        peer.ok_or_else(|| handshake::refusal_of(hello, Known::No))?
-            .admit(hello, lane)
+        let Some(peer) = peer else {
+            self.counters.strangers.fetch_add(1, Ordering::Relaxed);
+            return Err(handshake::refusal_of(hello, Known::No));
+        };
+        peer.admit(hello, lane)
     }
 
     /// Keeps the last refusals for people; the same sentence is logged once.
@@ -441,6 +444,7 @@ impl Peers {
             messages_out: read(&counters.messages_out),
             connections_lost: read(&counters.lost),
             refusals: read(&counters.refusals),
+            strangers: read(&counters.strangers),
             refused_by_others: read(&counters.refused_by),
             last_refusals: self.shared.refusals.lock().iter().cloned().collect(),
         }

@@ -1,6 +1,7 @@
 //! The beginning of a process: who it is, which replicas it opens, founding or following, and telling the cluster
 //! that it is back.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use crate::config::Config;
 use crate::core::{Core, ServerError, meta_command};
 use crate::files;
 use crate::identity::{DataDir, First, Identity};
-use crate::reconcile::{failed_open, on_disk, peers_of, unseen};
+use crate::reconcile::{all_peers, failed_open, on_disk, unseen};
 
 /// The meta partition's replica that founds a cluster: the first id the machine gives out.
 const FOUNDER: ReplicaId = ReplicaId(1);
@@ -102,11 +103,10 @@ pub(super) async fn open_replicas(
     files::check_limit(listed.len());
     let mut replicas = on_disk(listed);
     let first = data.first()?;
-    let mut peers = data.remembered_peers()?;
-    if let Some(First::Open { peers: given, .. }) = &first {
-        peers.extend(given.iter().cloned());
-    }
-    let peers = peers.into_iter().map(|(node, address)| unseen(node, address));
+    let peers = data
+        .given_peers()?
+        .into_iter()
+        .map(|(node, address)| unseen(node, address));
     core.raft().set_peers(peers.collect(), Vec::new());
     let meta = match (&first, replicas.remove(&PartitionId::META)) {
         (Some(First::Found { .. }), _) => {
@@ -123,7 +123,7 @@ pub(super) async fn open_replicas(
     match core.refresh_map() {
         Ok(0) => {}
         Ok(_) => {
-            let (peers, removed) = peers_of(&core.map());
+            let (peers, removed) = all_peers(core, data, BTreeMap::new());
             core.raft().set_peers(peers, removed);
         }
         Err(error) => tracing::error!(%error, "cannot read the cluster map"),
@@ -283,7 +283,8 @@ async fn settle(core: &Arc<Core>, data: &DataDir, me: &Me) {
         tell(core, Change::Bootstrap(bootstrap), "found the cluster").await;
         tracing::info!(cluster = %me.identity.cluster, partitions, "founded");
     }
-    while core.map().cluster.is_none() {
+    // An older map is not enough: the peers that were given at the admission are needed until it has come this far.
+    while !core.map().nodes.iter().any(|node| node.id == core.node_id().0) {
         let _ = core.refresh_map();
         tokio::time::sleep(PAUSE / 4).await;
     }

@@ -1,5 +1,7 @@
 //! Follows the map: reads it when apply says it changed, tells the peer transport, remembers addresses for the next
-//! start. A node cut off from the meta leader for long asks the peers it knows for those it does not.
+//! start. The map here can be older than the cluster: a node that is still catching up keeps the peers it was given when
+//! it was admitted; one that a stranger of its own cluster knocks at, or that has had no leader of the meta partition for
+//! long, asks the peers it knows for those it does not. Else a leader that joined meanwhile could never bring the map.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,6 +25,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>) {
     let mut seen = 0;
     let mut led_at = Instant::now();
+    let mut strangers = 0;
+    let mut asked_at = None;
     loop {
         match core.refresh_map() {
             Ok(revision) if revision > seen => {
@@ -34,8 +38,12 @@ pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>) {
         }
         if core.leader(PartitionId::META).is_some() {
             led_at = Instant::now();
-        } else if led_at.elapsed() > LOST_AFTER {
-            led_at = Instant::now();
+        }
+        let knocked = core.raft().stats().peers.strangers;
+        let lost = led_at.elapsed() > LOST_AFTER || knocked > strangers;
+        if lost && asked_at.is_none_or(|at: Instant| at.elapsed() > LOST_AFTER) {
+            strangers = knocked;
+            asked_at = Some(Instant::now());
             let told = ask_peers(&core).await;
             if !told.is_empty() {
                 adopt(&core, &data, told);
@@ -50,13 +58,7 @@ pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>) {
 
 /// Tells the transport who the peers are.
 fn adopt(core: &Core, data: &DataDir, more: BTreeMap<NodeId, String>) {
-    let map = core.map();
-    let (mut peers, removed) = peers_of(&map);
-    for (node, address) in more {
-        if !peers.iter().any(|known| known.node == node) && !removed.contains(&node) {
-            peers.push(unseen(node, address));
-        }
-    }
+    let (peers, removed) = all_peers(core, data, more);
     for node in &removed {
         core.metrics().forget_peer(*node);
     }
@@ -72,6 +74,29 @@ fn adopt(core: &Core, data: &DataDir, more: BTreeMap<NodeId, String>) {
     core.prune_broken();
 }
 
+/// Peers as the map has them, those in `more`, and as long as the map here is older than this node's admission, those
+/// that were known then; and who was removed for good.
+pub(crate) fn all_peers(
+    core: &Core,
+    data: &DataDir,
+    mut more: BTreeMap<NodeId, String>,
+) -> (Vec<KnownPeer>, Vec<NodeId>) {
+    let map = core.map();
+    if !map.nodes.iter().any(|node| node.id == core.node_id().0) {
+        match data.given_peers() {
+            Ok(given) => more.extend(given),
+            Err(error) => tracing::warn!(%error, "cannot read the peers that were given"),
+        }
+    }
+    let (mut peers, removed) = peers_of(&map);
+    for (node, address) in more {
+        if !peers.iter().any(|known| known.node == node) && !removed.contains(&node) {
+            peers.push(unseen(node, address));
+        }
+    }
+    (peers, removed)
+}
+
 /// A peer of which no more than the address is known.
 pub(crate) fn unseen(node: NodeId, address: String) -> KnownPeer {
     KnownPeer {
@@ -83,7 +108,7 @@ pub(crate) fn unseen(node: NodeId, address: String) -> KnownPeer {
 }
 
 /// Peers as the map has them, and those removed for good.
-pub(crate) fn peers_of(map: &ClusterMap) -> (Vec<KnownPeer>, Vec<NodeId>) {
+fn peers_of(map: &ClusterMap) -> (Vec<KnownPeer>, Vec<NodeId>) {
     let (removed, members): (Vec<_>, Vec<_>) = map
         .nodes
         .iter()
@@ -119,7 +144,7 @@ async fn ask_peers(core: &Core) -> BTreeMap<NodeId, String> {
         cluster_id: core.cluster_id().0,
         meta_lost: false,
     };
-    tracing::info!("no leader of the meta partition for long: asking peers for the cluster's nodes");
+    tracing::info!("the map here may be old: asking peers for the cluster's nodes");
     let (peers, _) = peers_of(&map);
     let addresses: Vec<String> = peers
         .into_iter()

@@ -114,13 +114,16 @@ pub fn reads_only(r: &PbTxnRequest) -> bool {
     })
 }
 
-/// Whether all reads of a read-only transaction may be stale.
+/// Whether all reads of a read-only transaction may be stale. One that only compares has not said so (etcd answers it
+/// from whoever is asked all the same).
 pub fn serializable(r: &PbTxnRequest) -> bool {
-    r.success.iter().chain(&r.failure).all(|op| match &op.request {
-        Some(PbTxnOpRequest::RequestRange(r)) => r.serializable,
-        Some(PbTxnOpRequest::RequestTxn(r)) => serializable(r),
-        Some(PbTxnOpRequest::RequestPut(_) | PbTxnOpRequest::RequestDeleteRange(_)) | None => false,
-    })
+    let mut operations = r.success.iter().chain(&r.failure).peekable();
+    operations.peek().is_some()
+        && operations.all(|op| match &op.request {
+            Some(PbTxnOpRequest::RequestRange(r)) => r.serializable,
+            Some(PbTxnOpRequest::RequestTxn(r)) => serializable(r),
+            Some(PbTxnOpRequest::RequestPut(_) | PbTxnOpRequest::RequestDeleteRange(_)) | None => false,
+        })
 }
 
 /// Keys and ranges that one branch writes. A key may be put once, and not both put and deleted; branches that

@@ -111,6 +111,7 @@ fn read_only_transactions_are_recognised() {
         txn_op(vec![], vec![put_op("a")])
     ])));
     assert!(serializable(&of(vec![range_op(true)])));
+    assert!(!serializable(&of(vec![])), "nothing was said of stale answers");
     assert!(!serializable(&of(vec![
         range_op(true),
         txn_op(vec![range_op(false)], vec![])
