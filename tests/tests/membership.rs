@@ -162,3 +162,40 @@ async fn leaders_are_spread_and_can_be_moved() -> Result<()> {
     cluster.holdfast(0, &["partitions", "balance", "--dry-run"])?;
     Ok(())
 }
+
+/// Node 3 sleeps while node 4 joins and takes the lead of the meta partition: it is then a stranger that brings the map
+/// to node 3, on which it does not stand yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_slept_finds_the_leader_that_joined_meanwhile() -> Result<()> {
+    let mut cluster = Cluster::start(3, 2).await?;
+    cluster.holdfast(0, &["partitions", "freeze"])?;
+    // So that others can lead it while node 3 sleeps, and it knows of a leader that is none any more.
+    transfer_meta(&cluster, "1").await?;
+    cluster.signal(2, libc::SIGSTOP)?;
+    cluster.add_node()?;
+    wait_node_4(&cluster).await?;
+    // Three vote in the meta partition: node 4 in the place of node 2.
+    cluster.holdfast(0, &["nodes", "drain", "2", "--detach"])?;
+    transfer_meta(&cluster, "4").await?;
+    cluster.signal(2, libc::SIGCONT)?;
+    until("node 3 knows node 4", LIMIT, || async {
+        let list = cluster.json(2, &["nodes", "list"])?;
+        let nodes = list["nodes"].as_array().context("no nodes")?;
+        Ok(nodes.iter().any(|node| node["id"] == 4).then_some(()))
+    })
+    .await?;
+    cluster.assert_replicas_equal().await
+}
+
+async fn transfer_meta(cluster: &Cluster, node: &str) -> Result<()> {
+    until("the meta partition is led there", LIMIT, || async {
+        // Refused while the target is not a voter yet, or lags.
+        let _ = cluster.holdfast(0, &["partitions", "transfer", "0", "--to", node]);
+        let list = cluster.json(0, &["partitions", "show", "0"])?;
+        Ok(list
+            .to_string()
+            .contains(&format!("\"leader_node\":{node}"))
+            .then_some(()))
+    })
+    .await
+}
