@@ -143,10 +143,22 @@ impl Cluster {
         };
         cluster.init(partitions)?;
         for _ in 0..nodes {
-            cluster.add_node()?;
+            let position = cluster.add_node()?;
+            cluster.wait_admitted(position + 1).await?;
         }
         cluster.wait_ready(nodes as usize).await?;
         Ok(cluster)
+    }
+
+    /// Ids are given in the order of admission, and tests know a node's id by its position: the next starts after that.
+    async fn wait_admitted(&self, nodes: usize) -> Result<()> {
+        let said = until("the node is admitted", Duration::from_secs(60), || async move {
+            let list = self.json(0, &["nodes", "list"])?;
+            let listed = list["nodes"].as_array().map_or(0, Vec::len);
+            Ok((listed >= nodes).then_some(()))
+        });
+        said.await
+            .with_context(|| format!("logs: {}", self.logs.display()))
     }
 
     fn plan(&self, index: u16) -> Controller {
