@@ -36,7 +36,7 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
     let paused = timeout(group.timing.election_max(), propose::pause(group)).await;
     let _paused = paused
         .map_err(|_| MembershipError::Unknown("what was proposed before is not committed yet".into()))?;
-    // If it does not come level in time, it will once it leads: Raft sees to that, it only takes longer.
+    // If it does not come level in time, the transfer goes on: Raft elects nobody whose log is shorter than a majority's.
     let _ = timeout(LEVEL_LIMIT, level(group, to)).await;
     group
         .raft
