@@ -7,13 +7,17 @@
     reason = "a load generator measures real time and real processes"
 )]
 
+mod events;
 mod kv;
 mod load;
 mod measure;
 mod process;
 mod report;
 mod system;
-mod watch_codec;
+
+/// What the load itself costs should hide as little as can be of what the systems cost.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

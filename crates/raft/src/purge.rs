@@ -22,7 +22,7 @@ use crate::replica::Group;
 /// How often the logs are looked at.
 const EVERY: Duration = Duration::from_secs(1);
 /// How much longer the log may grow for the sake of a member that lags.
-const LAGGARD_FACTOR: u64 = 2;
+const LAGGARD_FACTOR: u64 = 5;
 /// The part of the free disk that one log may take while a checkpoint is sent.
 const SENT_SHARE: u64 = 4;
 

@@ -55,7 +55,7 @@ pub const LANE_MESSAGE_BYTES: usize = 1024 * 1024;
 /// Chunk of a partition's files on the bulk lane.
 pub const BULK_CHUNK_BYTES: usize = 512 * 1024;
 /// Log bytes of one replica after which it is flushed and purged.
-pub const LOG_BYTES_BEFORE_PURGE: u64 = 64 * 1024 * 1024;
+pub const LOG_BYTES_BEFORE_PURGE: u64 = 24 * 1024 * 1024;
 /// Log entries of one replica after which it is flushed and purged.
 pub const LOG_ENTRIES_BEFORE_PURGE: u64 = 50_000;
 /// Applied entries kept in the log for followers that lag a little.

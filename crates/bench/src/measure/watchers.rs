@@ -9,11 +9,10 @@ use hdrhistogram::Histogram;
 use tokio::task::LocalSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::kv::Connection;
+use crate::kv::{Connection, Watching};
 use crate::load::{CONNECTIONS, VALUE_BYTES, connect, histogram};
 use crate::report::{Row, Section, Target};
 use crate::system::{Kind, System};
-use crate::watch_codec::Events;
 use crate::{Options, say};
 
 const WATCHERS: usize = 1000;
@@ -156,7 +155,7 @@ async fn writer(mut connection: Connection, number: u32, start: Instant) -> anyh
     Ok(puts)
 }
 
-async fn watcher(mut responses: tonic::Streaming<Events>, seen: Rc<RefCell<Seen>>, start: Instant) {
+async fn watcher(mut responses: Watching, seen: Rc<RefCell<Seen>>, start: Instant) {
     while let Ok(Some(events)) = responses.message().await {
         let now_us = start.elapsed().as_micros() as u64;
         let mut seen = seen.borrow_mut();

@@ -8,6 +8,7 @@ use server::config::Config;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 /// Arguments.
@@ -59,16 +60,27 @@ pub fn run(args: &Args) -> Result {
 }
 
 fn serve(config: Config) -> Result {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(config.node.worker_threads)
-        .thread_name("holdfast")
-        .enable_all()
-        .build()
+    let runtime = runtime(config.node.worker_threads)
         .map_err(|error| Failure::failed(format!("cannot start a runtime: {error}")))?;
-    // On a worker: the main thread only waits, so that nothing is handed between threads.
+    // On a worker, where there are several: the main thread only waits, so that nothing is handed between threads.
     let outcome = runtime.block_on(async { tokio::spawn(until_stopped(config)).await });
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome.map_err(|error| Failure::failed(format!("the controller's task ended: {error}")))?
+}
+
+/// One thread takes tasks strictly in turn: what arrives on many connections is worked on together, and answers that
+/// are ready together leave together. Among several, what was just woken goes first, which spreads the work sooner, and
+/// writes each answer by itself.
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    let mut builder = match workers {
+        1 => Builder::new_current_thread(),
+        _ => Builder::new_multi_thread(),
+    };
+    builder
+        .worker_threads(workers)
+        .thread_name("holdfast")
+        .enable_all()
+        .build()
 }
 
 async fn until_stopped(config: Config) -> Result {

@@ -57,17 +57,17 @@ fn purges_only_what_was_flushed_and_is_not_needed() {
         false,
     );
     let endless = Log {
-        applied: 110_000,
-        last: 110_000,
+        applied: 260_000,
+        last: 260_000,
         ..long
     };
     check(
         Log {
-            flushed: 110_000,
+            flushed: 260_000,
             slowest: Some(0),
             ..endless
         },
-        Some(100_000),
+        Some(250_000),
         false,
     );
 }
@@ -113,11 +113,11 @@ fn keeps_fewer_entries_when_they_are_large() {
         bytes: 100 << 20,
         ..Log::default()
     };
-    check(large, Some(84), false);
+    check(large, Some(94), false);
     check(
         Log {
-            purged: 84,
-            bytes: 16 << 20,
+            purged: 94,
+            bytes: 6 << 20,
             ..large
         },
         None,

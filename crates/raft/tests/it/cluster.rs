@@ -153,7 +153,7 @@ async fn a_laggard_gets_a_checkpoint_after_the_log_was_purged() {
     let purged = || log.state(replica_of(leader)).unwrap().purged.is_some();
     let mut written = 0;
     while !purged() {
-        // For the laggard's sake the log grows to twice the bound; then it takes two looks, a second apart.
+        // For the laggard's sake the log grows to five times the bound; then it takes two looks, a second apart.
         assert!(written < 16 * LOG_BYTES_BEFORE_PURGE, "never purged");
         let key = format!("large{}", written / large.len() as u64 % 8);
         cluster.put(&key, &large).await.unwrap();

@@ -301,7 +301,7 @@ fn describe(dir: &Path, names: &[String], hashes: &Hashes) -> io::Result<String>
 }
 
 fn open_copy(shared: &Shared, dir: &Path) -> io::Result<(DB, Applied)> {
-    let db = DB::open_for_read_only(&shared.state(false), dir, false)
+    let db = DB::open_for_read_only(&shared.state(false)?, dir, false)
         .map_err(|error| rocks_error(dir, "cannot open the copy in", &error))?;
     match read_applied(&db, dir)? {
         Some(applied) => Ok((db, applied)),

@@ -68,7 +68,7 @@ impl Generation {
         number: u64,
         create: bool,
     ) -> io::Result<Generation> {
-        let db = DB::open(&shared.state(create), &dir)
+        let db = DB::open(&shared.state(create)?, &dir)
             .map_err(|error| rocks_error(&dir, "cannot open the state in", &error))?;
         // A position that cannot be read would stop the replica at its first step: better now, by name.
         read_applied(&db, &dir)?;

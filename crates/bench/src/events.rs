@@ -2,12 +2,8 @@
 //! the cores that the cluster needs. Takes from each event the first eight bytes of its value, the time at which it
 //! was written, and leaves the rest.
 
-use etcd_client::proto::PbWatchRequest;
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder};
-use tonic_prost::ProstCodec;
 
 /// `WatchResponse.events`, `Event.kv`, `KeyValue.value`.
 const EVENTS: u32 = 11;
@@ -21,42 +17,8 @@ pub struct Events {
     pub marks: Vec<u64>,
 }
 
-/// Sends what etcd's client would; reads [`Events`].
-#[derive(Debug, Default, Clone, Copy)]
-pub struct WatchCodec;
-
-impl Codec for WatchCodec {
-    type Encode = PbWatchRequest;
-    type Decode = Events;
-    type Encoder = <ProstCodec<PbWatchRequest, ()> as Codec>::Encoder;
-    type Decoder = EventsDecoder;
-
-    fn encoder(&mut self) -> Self::Encoder {
-        ProstCodec::<PbWatchRequest, ()>::default().encoder()
-    }
-
-    fn decoder(&mut self) -> EventsDecoder {
-        EventsDecoder
-    }
-}
-
-/// See [`WatchCodec`].
-#[derive(Debug, Clone, Copy)]
-pub struct EventsDecoder;
-
-impl Decoder for EventsDecoder {
-    type Item = Events;
-    type Error = Status;
-
-    fn decode(&mut self, body: &mut DecodeBuf<'_>) -> Result<Option<Events>, Status> {
-        read(body)
-            .map(Some)
-            .map_err(|error| Status::internal(format!("malformed watch response: {error}")))
-    }
-}
-
 /// Reads one response, to the end of `body`.
-fn read(body: &mut impl Buf) -> Result<Events, prost::DecodeError> {
+pub fn read(body: &mut impl Buf) -> Result<Events, prost::DecodeError> {
     let mut events = Events::default();
     while body.has_remaining() {
         let (tag, wire) = decode_key(body)?;
