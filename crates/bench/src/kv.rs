@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use anyhow::Context;
+use env::{Net, TcpNet};
 use etcd_client::proto::{
     PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse, PbTxnOpRequest, PbTxnRequest,
     PbTxnRequestOp, PbTxnResponse, PbWatchRequest, PbWatchRequestUnion,
@@ -13,7 +14,6 @@ use h2::client::{ResponseFuture, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message;
 use prost::bytes::{Buf, BufMut, Bytes, BytesMut};
-use tokio::net::TcpStream;
 use tonic::Status;
 use tonic::codegen::http::uri::{Authority, PathAndQuery, Scheme};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Uri, header};
@@ -37,23 +37,17 @@ pub struct Connection {
 impl Connection {
     /// Connects to `host:port`.
     pub async fn open(endpoint: &str) -> anyhow::Result<Connection> {
-        let opened = tokio::time::timeout(CONNECT_LIMIT, async {
-            let stream = TcpStream::connect(endpoint).await?;
-            stream.set_nodelay(true)?;
-            let (requests, connection) = h2::client::Builder::new()
-                .initial_window_size(STREAM_WINDOW_BYTES)
-                .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-                .enable_push(false)
-                .handshake(stream)
-                .await?;
-            // Whoever waits for an answer is told how it ended.
-            tokio::spawn(connection);
-            anyhow::Ok(requests)
-        });
-        let requests = opened
+        let stream = TcpNet.connect(endpoint, CONNECT_LIMIT).await;
+        let stream = stream.with_context(|| format!("connect to {endpoint}"))?;
+        let (requests, connection) = h2::client::Builder::new()
+            .initial_window_size(STREAM_WINDOW_BYTES)
+            .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+            .enable_push(false)
+            .handshake(stream.of_small_messages())
             .await
-            .with_context(|| format!("connect to {endpoint} in time"))?
-            .with_context(|| format!("connect to {endpoint}"))?;
+            .with_context(|| format!("speak HTTP/2 to {endpoint}"))?;
+        // Whoever waits for an answer is told how it ended.
+        tokio::spawn(connection);
         Ok(Connection {
             requests,
             authority: endpoint.parse().context("endpoint")?,
@@ -165,10 +159,7 @@ impl Connection {
             .map_err(|error| Status::internal(error.to_string()))?;
         let headers = request.headers_mut();
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/grpc"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
         if let Some(namespace) = &self.namespace {
             headers.insert(client::metadata::NAMESPACE, namespace.clone());
         }

@@ -22,6 +22,7 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin + 'static> Io for T {}
 pub struct Connection {
     io: Box<dyn Io>,
     remote: Arc<str>,
+    gathers: bool,
 }
 
 impl Connection {
@@ -30,6 +31,17 @@ impl Connection {
         Connection {
             io: Box::new(io),
             remote: remote.into(),
+            gathers: true,
+        }
+    }
+
+    /// The same connection, for many messages of up to a kilobyte. HTTP/2 hands a payload of more than 256 bytes to a
+    /// connection that takes several buffers at once, by itself; for any other it copies those of up to a kilobyte
+    /// together, and writes many of them with one call.
+    pub fn of_small_messages(self) -> Connection {
+        Connection {
+            gathers: false,
+            ..self
         }
     }
 
@@ -71,7 +83,7 @@ impl AsyncWrite for Connection {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.gathers && self.io.is_write_vectored()
     }
 }
 

@@ -1,25 +1,26 @@
 //! Finding the leader, asking it once, and deciding what a failure means.
 
 mod cost;
+mod read;
 mod watch;
 
 use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use machine::Command;
 use machine::outcome::{Done, Reply};
-use machine::query::Told;
-use machine::{Command, Query};
 use prost::Message;
 use proto::peer::Kind;
 use tokio::time::Instant;
 use types::{NodeId, PartitionId, ReplicaId};
 
-use self::cost::{answers_much, grows, is_idempotent, scans};
+use self::cost::{grows, is_idempotent};
+pub(super) use self::read::Points;
 pub(super) use self::watch::remote_watch;
 use super::attempt::Failed;
 use super::leaders::Leader;
-use super::{Core, Proposed, Queried, ReadPoint, ServerError};
+use super::{Core, Proposed, ReadPoint, ServerError};
 use crate::request;
 
 /// The longest wait before the leader is looked up again; a change of leader ends it at once.
@@ -79,78 +80,6 @@ impl Core {
         }
     }
 
-    /// Answers a question, linearizably unless `serializable`. From any node.
-    pub async fn query(
-        &self,
-        partition: PartitionId,
-        query: Query,
-        serializable: bool,
-    ) -> Result<Queried, ServerError> {
-        let queried = match self.replica(partition).filter(|_| self.is_local(partition)) {
-            Some(replica) if serializable => self
-                .query_applied(&replica, query, self.timeout)
-                .await
-                .map_err(|error| last_word(partition, error))?,
-            // The answer may be large: it is not carried between nodes where there is a replica here.
-            Some(replica) if answers_much(&query) => {
-                let point = self.read_index(partition).await?;
-                answer(&replica, query, point.term, point.index)
-                    .await
-                    .map_err(|error| last_word(partition, error))?
-            }
-            _ => {
-                self.at_leader(partition, Repeat::Read, |place, left| {
-                    let query = query.clone();
-                    async move {
-                        match place {
-                            Place::Here(replica) => self.query_here(&replica, query, left).await,
-                            Place::There(node) => {
-                                self.query_there(partition, node, query, serializable, left).await
-                            }
-                            Place::Unknown => Err(unknown_leader()),
-                        }
-                    }
-                })
-                .await?
-            }
-        };
-        match queried.answer.told {
-            Some(Told::Refused(refusal)) => Err(ServerError::Refused(refusal)),
-            _ => Ok(queried),
-        }
-    }
-
-    /// A linearizable point; applied by the local replica, if any, on return.
-    pub async fn read_index(&self, partition: PartitionId) -> Result<ReadPoint, ServerError> {
-        self.at_leader(partition, Repeat::Read, |place, left| async move {
-            match place {
-                Place::Here(replica) => {
-                    let point = replica.read_index(left).await.map_err(Failed::read)?;
-                    Ok(ReadPoint {
-                        term: point.term,
-                        index: point.index,
-                    })
-                }
-                Place::There(node) => {
-                    let until = Instant::now() + left;
-                    let body = self
-                        .ask(node, Kind::ReadIndex, partition, Bytes::new(), left)
-                        .await?;
-                    let told = decode::<proto::peer::ReadIndex>(body)?;
-                    self.led_by(partition, node, told.term);
-                    let point = ReadPoint {
-                        term: told.term,
-                        index: told.index,
-                    };
-                    self.wait_here(partition, point, until).await?;
-                    Ok(point)
-                }
-                Place::Unknown => Err(unknown_leader()),
-            }
-        })
-        .await
-    }
-
     /// Asks the leader until it answers, the failure is final, or time is up. Fails with `NoLeader` only if nothing
     /// was done.
     async fn at_leader<T, F>(
@@ -162,8 +91,7 @@ impl Core {
     where
         F: Future<Output = Result<T, Failed>>,
     {
-        let deadline = Instant::now() + self.timeout;
-        let deadline = request::answer_by().map_or(deadline, |wanted| wanted.min(deadline));
+        let deadline = self.answer_by();
         let mut changes = self.leaders.changes();
         let mut turn = 0;
         let mut maybe_done = false;
@@ -202,6 +130,12 @@ impl Core {
                 let _ = tokio::time::timeout(left.min(LOOK_AGAIN), changes.changed()).await;
             }
         }
+    }
+
+    /// When whoever asked, or this node, stops waiting.
+    fn answer_by(&self) -> Instant {
+        let deadline = Instant::now() + self.timeout;
+        request::answer_by().map_or(deadline, |wanted| wanted.min(deadline))
     }
 
     /// The leader's place; without any idea, each holder of a replica in turn.
@@ -293,55 +227,6 @@ impl Core {
         Ok(Proposed { term, index, reply })
     }
 
-    pub(super) async fn query_here(
-        &self,
-        replica: &raft::Replica,
-        mut query: Query,
-        left: Duration,
-    ) -> Result<Queried, Failed> {
-        let point = replica.read_index(left).await.map_err(Failed::read)?;
-        query.clock_ms = replica.clock_ms();
-        answer(replica, query, point.term, point.index).await
-    }
-
-    /// Answers from what is applied here, once what was served before a restart is applied again.
-    pub(super) async fn query_applied(
-        &self,
-        replica: &raft::Replica,
-        query: Query,
-        left: Duration,
-    ) -> Result<Queried, Failed> {
-        replica.wait_recovered(left).await.map_err(Failed::read)?;
-        let status = replica.status();
-        answer(replica, query, status.term, status.applied).await
-    }
-
-    async fn query_there(
-        &self,
-        partition: PartitionId,
-        node: NodeId,
-        query: Query,
-        serializable: bool,
-        left: Duration,
-    ) -> Result<Queried, Failed> {
-        let ask = proto::peer::QueryRequest {
-            query: query.encode_to_vec().into(),
-            serializable,
-        };
-        let told = self
-            .ask(node, Kind::Query, partition, ask.encode_to_vec().into(), left)
-            .await?;
-        let told = decode::<proto::peer::Queried>(told)?;
-        if !serializable {
-            self.led_by(partition, node, told.term);
-        }
-        Ok(Queried {
-            term: told.term,
-            index: told.index,
-            answer: decode(told.answer)?,
-        })
-    }
-
     async fn ask(
         &self,
         node: NodeId,
@@ -370,7 +255,8 @@ impl Core {
         }
     }
 
-    /// Waits until the replica here, if there is one, has applied what the leader has told.
+    /// Waits until the replica here, if there is one, has applied what the leader has told. One that is stopped has
+    /// nothing more to show: what was written is written.
     async fn wait_here(&self, partition: PartitionId, told: ReadPoint, until: Instant) -> Result<(), Failed> {
         let Some(replica) = self.replica(partition).filter(|_| self.is_local(partition)) else {
             return Ok(());
@@ -403,30 +289,6 @@ impl Core {
         self.ask(node, kind, partition, body, self.timeout)
             .await
             .map_err(|error| last_word(partition, error))
-    }
-}
-
-/// Reads at one point in time. What may scan much leaves the runtime's threads alone.
-async fn answer(replica: &raft::Replica, query: Query, term: u64, index: u64) -> Result<Queried, Failed> {
-    let partition = replica.partition();
-    let store = replica.store();
-    let heavy = scans(&query);
-    let read = move || machine::answer(&*store.point(), &query);
-    let answered = if heavy {
-        tokio::task::spawn_blocking(read).await.map_err(|error| {
-            Failed::Final(ServerError::Internal {
-                text: format!("a read failed: {error}"),
-            })
-        })?
-    } else {
-        read()
-    };
-    match answered {
-        Ok(answer) => Ok(Queried { term, index, answer }),
-        Err(error) => Err(Failed::Final(ServerError::Corrupt {
-            partition,
-            text: error.to_string(),
-        })),
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use env::{Connection, Env, Incoming, Listen};
+use futures::StreamExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -168,10 +169,11 @@ impl Ports {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .layer(requests)
             .add_routes(routes);
+        let incoming = Incoming::new(listen).map(|made| made.map(Connection::of_small_messages));
         let leave = self.leave.clone();
         self.clients = Some(tokio::spawn(async move {
             let served = server
-                .serve_with_incoming_shutdown(Incoming::new(listen), leave.cancelled_owned())
+                .serve_with_incoming_shutdown(incoming, leave.cancelled_owned())
                 .await;
             log_end("clients", served);
         }));

@@ -128,7 +128,10 @@ impl Options {
     /// A write-ahead log that is full is recorded in the manifest, so that one that goes missing is noticed. Unless it
     /// is let go of in the background, RocksDB records it again with every later sync, which doubles their number.
     pub(super) fn log(&self, env: &Env) -> io::Result<rocksdb::Options> {
-        let named = format!("background_close_inactive_wals=true;{}", hints(codec::FAMILY_BYTES));
+        let named = format!(
+            "background_close_inactive_wals=true;{}",
+            hints(codec::FAMILY_BYTES)
+        );
         let mut db = self.base(by_name(&named)?, env);
         db.set_write_buffer_size(self.log_buffer_bytes);
         db.set_max_write_buffer_number(4);

@@ -17,8 +17,12 @@ pub(super) fn scans(query: &Query) -> bool {
 
 /// Whether an answer may be larger than what nodes should carry for each other.
 pub(super) fn answers_much(query: &Query) -> bool {
-    // What is left of a lease only the leader's clock tells.
-    scans(query) && !matches!(query.ask, Some(Ask::Lease(_)))
+    scans(query) && !asks_clock(query)
+}
+
+/// Whether the answer depends on the leader's clock: what is left of a lease.
+pub(super) fn asks_clock(query: &Query) -> bool {
+    matches!(query.ask, Some(Ask::Lease(_)))
 }
 
 /// Whether a command may be applied twice without harm, so that it can be sent again when its fate is unclear.
