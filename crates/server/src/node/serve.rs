@@ -15,6 +15,7 @@ use crate::core::Core;
 use crate::http;
 use crate::request::Requests;
 use crate::service;
+use crate::service::direct::Direct;
 
 /// HTTP/2 pings find clients that are gone.
 const KEEPALIVE: Duration = Duration::from_secs(10);
@@ -154,7 +155,8 @@ impl Ports {
     ) {
         let (reporter, health) = tonic_health::server::health_reporter();
         tokio::spawn(report_health(core.clone(), reporter, stop.clone()));
-        let routes = service::etcd::routes(core.clone(), &config.limits)
+        let (kv, others) = service::etcd::routes(core.clone(), &config.limits);
+        let routes = others
             .add_service(service::cluster::server(core.clone()))
             .add_service(health);
         let routes = service::reflection::add(routes);
@@ -168,6 +170,7 @@ impl Ports {
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .layer(requests)
+            .layer(Direct::to(kv))
             .add_routes(routes);
         let incoming = Incoming::new(listen).map(|made| made.map(Connection::of_small_messages));
         let leave = self.leave.clone();

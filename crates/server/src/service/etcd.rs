@@ -40,26 +40,24 @@ pub const ETCD_VERSION: &str = "3.5.21";
 
 /// What all etcd services share.
 #[derive(Clone)]
-struct Etcd {
+pub struct Etcd {
     core: Arc<Core>,
     /// Between notices of progress on quiet watches.
     progress_every: Duration,
 }
 
-/// All etcd services, to be mounted on the client port.
-pub fn routes(core: Arc<Core>, limits: &Limits) -> tonic::service::Routes {
+/// All etcd services, to be mounted on the client port; the key-value service by itself, which has a way of its own.
+pub fn routes(core: Arc<Core>, limits: &Limits) -> (PbKvServer<Etcd>, tonic::service::Routes) {
     let etcd = Etcd {
         core,
         progress_every: Duration::from_millis(limits.watch_progress_ms),
     };
     let gzip = CompressionEncoding::Gzip;
     let bytes = types::limits::MESSAGE_BYTES;
-    tonic::service::Routes::new(
-        PbKvServer::new(etcd.clone())
-            .accept_compressed(gzip)
-            .max_decoding_message_size(bytes),
-    )
-    .add_service(
+    let kv = PbKvServer::new(etcd.clone())
+        .accept_compressed(gzip)
+        .max_decoding_message_size(bytes);
+    let others = tonic::service::Routes::new(
         PbLeaseServer::new(etcd.clone())
             .accept_compressed(gzip)
             .max_decoding_message_size(bytes),
@@ -85,7 +83,8 @@ pub fn routes(core: Arc<Core>, limits: &Limits) -> tonic::service::Routes {
             .accept_compressed(gzip)
             .max_decoding_message_size(bytes),
     )
-    .add_service(auth::AuthRefused)
+    .add_service(auth::AuthRefused);
+    (kv, others)
 }
 
 /// What a command came to.
