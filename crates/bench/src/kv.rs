@@ -5,7 +5,6 @@ use std::future::poll_fn;
 use std::time::Duration;
 
 use anyhow::Context;
-use env::{Net, TcpNet};
 use etcd_client::proto::{
     PbPutRequest, PbPutResponse, PbRangeRequest, PbRangeResponse, PbTxnOpRequest, PbTxnRequest,
     PbTxnRequestOp, PbTxnResponse, PbWatchRequest, PbWatchRequestUnion,
@@ -19,6 +18,7 @@ use tonic::codegen::http::uri::{Authority, PathAndQuery, Scheme};
 use tonic::codegen::http::{HeaderMap, HeaderValue, Request, Uri, header};
 
 use crate::events::{self, Events};
+use crate::socket::Socket;
 
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
 const STREAM_WINDOW_BYTES: u32 = 1 << 20;
@@ -37,13 +37,15 @@ pub struct Connection {
 impl Connection {
     /// Connects to `host:port`.
     pub async fn open(endpoint: &str) -> anyhow::Result<Connection> {
-        let stream = TcpNet.connect(endpoint, CONNECT_LIMIT).await;
-        let stream = stream.with_context(|| format!("connect to {endpoint}"))?;
+        let stream = tokio::time::timeout(CONNECT_LIMIT, Socket::connect(endpoint)).await;
+        let stream = stream
+            .with_context(|| format!("connect to {endpoint} within {CONNECT_LIMIT:?}"))?
+            .with_context(|| format!("connect to {endpoint}"))?;
         let (requests, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .enable_push(false)
-            .handshake(stream.of_small_messages())
+            .handshake(stream)
             .await
             .with_context(|| format!("speak HTTP/2 to {endpoint}"))?;
         // Whoever waits for an answer is told how it ended.

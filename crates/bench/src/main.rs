@@ -13,6 +13,7 @@ mod load;
 mod measure;
 mod process;
 mod report;
+mod socket;
 mod system;
 
 /// What the load itself costs should hide as little as can be of what the systems cost.
