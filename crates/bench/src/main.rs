@@ -39,7 +39,7 @@ pub struct Options {
     /// What to compare with.
     #[arg(long, default_value = "etcd")]
     etcd: PathBuf,
-    /// Write the table here; it is printed in any case.
+    /// Write the table here, `NAME.md`, with the remarks in `NAME.remarks.md` behind it. It is printed in any case.
     #[arg(long)]
     out: Option<PathBuf>,
     /// Write the numbers here (default: beside the table, ending in .json).

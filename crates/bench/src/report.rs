@@ -84,9 +84,14 @@ impl Report {
 
     /// Prints it, and writes both files if asked to.
     pub fn write(&self, options: &Options) -> anyhow::Result<()> {
-        let text = self.markdown();
+        let mut text = self.markdown();
         println!("{text}");
         let Some(out) = &options.out else { return Ok(()) };
+        let remarks = out.with_extension("remarks.md");
+        if let Ok(remarks) = std::fs::read_to_string(&remarks) {
+            text.push('\n');
+            text.push_str(&remarks);
+        }
         std::fs::write(out, &text).with_context(|| format!("write {}", out.display()))?;
         let json = options.json.clone().unwrap_or_else(|| out.with_extension("json"));
         let body = serde_json::to_string_pretty(self).context("encode the numbers")? + "\n";
