@@ -26,7 +26,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
 /// Of gRPC's framing: a flag for compression, and the length.
 const PREFIX_BYTES: usize = 5;
 
-/// One connection to one endpoint. Clients share it.
+/// One connection to one endpoint. Clones share it.
 #[derive(Clone)]
 pub struct Connection {
     requests: SendRequest<Bytes>,

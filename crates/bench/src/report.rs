@@ -88,9 +88,10 @@ impl Report {
         println!("{text}");
         let Some(out) = &options.out else { return Ok(()) };
         let remarks = out.with_extension("remarks.md");
-        if let Ok(remarks) = std::fs::read_to_string(&remarks) {
-            text.push('\n');
-            text.push_str(&remarks);
+        match std::fs::read_to_string(&remarks) {
+            Ok(remarks) => text = format!("{text}\n{remarks}"),
+            Err(none) if none.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).with_context(|| format!("read {}", remarks.display())),
         }
         std::fs::write(out, &text).with_context(|| format!("write {}", out.display()))?;
         let json = options.json.clone().unwrap_or_else(|| out.with_extension("json"));

@@ -184,7 +184,7 @@ impl Shared {
 
     /// A partition: no write-ahead log is used, the one column family makes data and position atomic.
     ///
-    /// A file of the lowest level is compacted with others that cover the same keys, all of them: waiting for more of
+    /// A file of level 0 is compacted with others that cover the same keys, all of them: waiting for more of
     /// them makes compactions fewer, and the filters keep reads from looking into each.
     pub(super) fn state(&self, create: bool) -> io::Result<rocksdb::Options> {
         let mut db = self.options.base(by_name(&hints(PREFIX_BYTES))?, &self.env);
