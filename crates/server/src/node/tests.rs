@@ -201,7 +201,8 @@ async fn what_is_left_of_a_removed_replica_goes_at_the_start() {
     node.shutdown().await;
 }
 
-/// A disk that fails for a moment is no reason to ask for another replica of the meta partition.
+/// A disk that fails for a moment is no reason to ask for another replica of the meta partition. (While the cluster is
+/// still to be founded it is one to end with an error, so the founding must be over.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_meta_replica_that_cannot_be_opened_is_tried_again() {
     let dir = tempfile::tempdir().expect("temporary directory");
@@ -211,6 +212,8 @@ async fn a_meta_replica_that_cannot_be_opened_is_tried_again() {
         .await
         .expect("started");
     ready(&node, 1, 2).await;
+    let founded = || async { node.data.first().expect("readable").is_none() };
+    until("the founding is over", founded).await;
     node.shutdown().await;
     let meta = storage::partitions_path(&config.node.data_dir).join("0");
     let (marker, aside) = (meta.join("1.current"), meta.join("aside"));
