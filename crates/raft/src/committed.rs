@@ -26,7 +26,7 @@ pub(crate) async fn wait_applied(
     index: u64,
     deadline: Duration,
 ) -> Result<(), ReadError> {
-    let applied = read::wait_applied(group.progress.applied(), index, deadline);
+    let applied = read::wait_applied(&group.progress, index, deadline);
     tokio::pin!(applied);
     let vote = group.server.borrow_watched().vote;
     let needed = group.progress.applied_index() < index;
@@ -37,8 +37,9 @@ pub(crate) async fn wait_applied(
     tokio::select! {
         biased;
         result = &mut applied => return result,
-        // Whatever comes of it (the entry may not be here yet): the leader's own appends do the rest.
-        _ = group.raft.append_entries(append) => {}
+        // Whatever comes of it (the entry may not be here yet): the leader's own appends do the rest. Boxed, since one of
+        // many waiters makes it, and each has room for it.
+        _ = Box::pin(group.raft.append_entries(append)) => {}
     }
     applied.await
 }

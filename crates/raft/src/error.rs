@@ -2,6 +2,8 @@
 
 use types::{NodeId, PartitionId, ReplicaId};
 
+use crate::state_machine::Ended;
+
 /// Opening, founding or removing a replica, or starting the node.
 #[derive(Debug, thiserror::Error)]
 pub enum RaftError {
@@ -99,6 +101,12 @@ pub enum ReadError {
     /// The replica is shut down.
     #[error("the replica is stopped")]
     Stopped,
+}
+
+impl From<Ended> for ReadError {
+    fn from(Ended: Ended) -> Self {
+        ReadError::Stopped
+    }
 }
 
 /// A change of leader or members that did not happen, or not visibly so.

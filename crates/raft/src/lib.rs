@@ -36,5 +36,5 @@ pub use peer::{FRAME_BYTES_MAX, KnownPeer, PeerState, PeerStatus};
 pub use propose::Proposed;
 pub use read::ReadPoint;
 pub use replica::{Replica, ReplicaStatus};
-pub use state_machine::{Progress, StateMachine};
+pub use state_machine::{Ended, Progress, StateMachine};
 pub use trouble::Trouble;

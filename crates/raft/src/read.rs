@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use types::limits::PARTITION_QUEUE;
 
 use crate::error::ReadError;
 use crate::propose::leader_node;
 use crate::replica::Group;
+use crate::state_machine::Progress;
 
 /// What a linearizable read may be served at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,23 +58,19 @@ pub(crate) async fn read_index(
 
 /// Waits until `index` is applied.
 pub(crate) async fn wait_applied(
-    mut applied: watch::Receiver<u64>,
+    progress: &Progress,
     index: u64,
     deadline: Duration,
 ) -> Result<(), ReadError> {
-    if *applied.borrow() >= index {
+    if progress.applied_index() >= index {
         return Ok(());
     }
-    let reached = timeout(deadline, applied.wait_for(|applied| *applied >= index)).await;
-    match reached.map(|result| result.map(drop)) {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err(ReadError::Stopped),
-        Err(_) => {
-            let at = *applied.borrow();
-            Err(ReadError::Deadline(format!(
-                "applied up to {at}, {index} was waited for"
-            )))
-        }
+    match timeout(deadline, progress.applied(index)).await {
+        Ok(reached) => Ok(reached?),
+        Err(_) => Err(ReadError::Deadline(format!(
+            "applied up to {}, {index} was waited for",
+            progress.applied_index()
+        ))),
     }
 }
 
@@ -114,7 +111,7 @@ async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
         Err(RaftError::Fatal(_)) => return Err(ReadError::Stopped),
     };
     let id = *confirmed.read_log_id().log_id();
-    match wait_applied(group.progress.applied(), id.index, group.timing.election_max()).await {
+    match wait_applied(&group.progress, id.index, group.timing.election_max()).await {
         Ok(()) => Ok(Some(ReadPoint {
             term: id.leader_id.term,
             index: id.index,

@@ -200,6 +200,7 @@ impl Replica {
     pub(crate) async fn stop(&self) {
         // The only error is that the core task panicked or was cancelled; it is down in any case.
         let _ = self.0.group.raft.shutdown().await;
+        self.0.group.progress.end();
         for task in &self.0.tasks {
             task.abort();
         }
@@ -232,7 +233,7 @@ impl Replica {
 
     /// Waits until the entry at `index` is applied here.
     pub async fn wait_applied(&self, index: u64, deadline: Duration) -> Result<(), ReadError> {
-        read::wait_applied(self.0.group.progress.applied(), index, deadline).await
+        read::wait_applied(&self.0.group.progress, index, deadline).await
     }
 
     /// The same for an entry that the leader of `term` has just said is committed, at `index`; the replica takes its
@@ -244,10 +245,12 @@ impl Replica {
     /// After a restart: waits until this replica has caught up with what it had before, so that reads do not go
     /// back in time. (What it applied and had not yet synced itself may still be missing.)
     pub async fn wait_recovered(&self, deadline: Duration) -> Result<(), ReadError> {
-        let recovered = timeout(deadline, self.0.group.progress.recovered()).await;
-        recovered.map_err(|_| {
-            ReadError::Deadline("what was applied before the restart is not yet applied again".into())
-        })
+        match timeout(deadline, self.0.group.progress.recovered()).await {
+            Ok(recovered) => Ok(recovered?),
+            Err(_) => Err(ReadError::Deadline(
+                "what was applied before the restart is not yet applied again".into(),
+            )),
+        }
     }
 
     /// What is known about the group.
@@ -321,6 +324,8 @@ async fn tell_leaders(group: Arc<Group>, listener: Arc<dyn ApplyListener>) {
             listener.leadership(group.partition, leader, term, mine);
         }
         if server.changed().await.is_err() {
+            // The core is down, whoever stopped it.
+            group.progress.end();
             return;
         }
     }

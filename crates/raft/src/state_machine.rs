@@ -29,9 +29,20 @@ use crate::types::{
     EncodedBatch, LogId, Payload, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
 };
 
+/// How far the state has come, and whether it goes on.
+#[derive(Debug, Clone, Copy, Default)]
+struct Reached {
+    index: u64,
+    ended: bool,
+}
+
+/// The replica is stopped: its state goes no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended;
+
 /// What apply tells the rest of the replica.
 pub struct Progress {
-    applied: watch::Sender<u64>,
+    reached: watch::Sender<Reached>,
     /// End of the log as it was found at the start, as far as that is still part of the log.
     found: AtomicU64,
     clock_ms: AtomicU64,
@@ -42,7 +53,7 @@ impl Progress {
     /// Nothing applied yet.
     pub fn new() -> Arc<Self> {
         Arc::new(Progress {
-            applied: watch::Sender::new(0),
+            reached: watch::Sender::default(),
             found: AtomicU64::new(0),
             clock_ms: AtomicU64::new(0),
             serving: AtomicBool::new(false),
@@ -50,13 +61,31 @@ impl Progress {
     }
 
     /// Index of the newest applied entry; 0 before the first.
-    pub fn applied(&self) -> watch::Receiver<u64> {
-        self.applied.subscribe()
+    pub fn applied_index(&self) -> u64 {
+        self.reached.borrow().index
     }
 
-    /// Index of the newest applied entry; 0 before the first.
-    pub fn applied_index(&self) -> u64 {
-        *self.applied.borrow()
+    /// Waits until the entry at `index` is applied.
+    pub async fn applied(&self, index: u64) -> Result<(), Ended> {
+        self.wait(|applied| applied >= index).await
+    }
+
+    async fn wait(&self, enough: impl Fn(u64) -> bool) -> Result<(), Ended> {
+        let mut reached = self.reached.subscribe();
+        let last = reached
+            .wait_for(|reached| reached.ended || enough(reached.index))
+            .await;
+        // The sender is here: it cannot be gone.
+        last.ok().filter(|last| enough(last.index)).map(drop).ok_or(Ended)
+    }
+
+    fn advance(&self, index: u64) {
+        self.reached.send_modify(|reached| reached.index = index);
+    }
+
+    /// Nothing will be applied any more: nobody waits for it longer.
+    pub fn end(&self) {
+        self.reached.send_modify(|reached| reached.ended = true);
     }
 
     /// The log was found to end at `last`: nothing after it was applied by an earlier process.
@@ -67,14 +96,13 @@ impl Progress {
     /// Entries after `last` are no longer part of the log: a leader knows that they were never committed.
     pub fn truncated(&self, last: u64) {
         self.found.fetch_min(last, Ordering::AcqRel);
-        self.applied.send_modify(|_| {});
+        self.reached.send_modify(|_| {});
     }
 
     /// Waits until everything that an earlier process may have applied is applied again. Once so, it stays so.
-    pub async fn recovered(&self) {
-        let caught_up = |applied: &u64| *applied >= self.found.load(Ordering::Acquire);
-        // The sender is here: it cannot be gone.
-        let _ = self.applied.subscribe().wait_for(caught_up).await;
+    pub async fn recovered(&self) -> Result<(), Ended> {
+        self.wait(|applied| applied >= self.found.load(Ordering::Acquire))
+            .await
     }
 
     /// The machine's clock as of the newest applied entry.
@@ -141,7 +169,7 @@ impl StateMachine {
             .map_err(unreadable)?
             .clock_ms;
         self.progress.advance_clock(clock_ms);
-        self.progress.applied.send_replace(log_id.index);
+        self.progress.advance(log_id.index);
         Ok(Some(log_id))
     }
 
@@ -181,7 +209,7 @@ impl StateMachine {
         self.store.commit(&outcome.changes, &applied)?;
         let outcome = Arc::new(outcome);
         self.listener.applied(self.partition, log_id.index, &outcome);
-        self.progress.applied.send_replace(log_id.index);
+        self.progress.advance(log_id.index);
         Ok(outcome)
     }
 

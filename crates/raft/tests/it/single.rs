@@ -2,7 +2,7 @@
 
 use machine::command::{Body, Tick};
 use machine::outcome::Done;
-use raft::{ProposeError, RaftError};
+use raft::{ProposeError, RaftError, ReadError};
 use types::NodeId;
 
 use crate::kit::*;
@@ -167,4 +167,21 @@ async fn an_id_that_is_gone_is_not_opened() {
     assert!(matches!(opened, Err(RaftError::Removed(_))));
     assert_eq!(cluster.disks[&1].stores().list().unwrap(), Vec::new());
     cluster.node(1).open(P, replica_of(2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn nobody_waits_for_a_replica_that_is_stopped() {
+    let mut cluster = Cluster::new(1).await;
+    let replica = cluster.node(1).found(P, replica_of(1)).await.unwrap();
+    eventually("it leads", || replica.is_leader()).await;
+    let never = replica.status().applied + 1_000;
+    let wait = move || {
+        let replica = replica.clone();
+        tokio::spawn(async move { replica.wait_applied(never, LIMIT).await })
+    };
+    let before = wait();
+    cluster.kill(1).await;
+    let after = wait();
+    assert_eq!(before.await.unwrap(), Err(ReadError::Stopped));
+    assert_eq!(after.await.unwrap(), Err(ReadError::Stopped));
 }
