@@ -1,6 +1,6 @@
 //! Applies one batch: each command in order, on an overlay; then the changes, the new clock and the new hash.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 
 use types::limits;
 
@@ -90,24 +90,23 @@ impl<'v> Context<'v> {
         self.state.clock_ms
     }
 
-    /// A copy of a key space's numbers; [`Context::set_numbers`] makes a change of it count.
-    pub fn numbers(&mut self, space: Space) -> Result<Namespace, ViewError> {
-        if let Some(numbers) = self.numbers.get(&space) {
-            return Ok(numbers.now.clone());
-        }
-        let now = match self.overlay.read(&key::single(space, Kind::Namespace))? {
-            Some(bytes) => crate::record::decode("a namespace record", bytes)?,
-            None => Namespace::unused(),
+    /// A key space's numbers; [`Context::set_numbers`] makes a change of a copy count.
+    pub fn numbers(&mut self, space: Space) -> Result<&Namespace, ViewError> {
+        let numbers = match self.numbers.entry(space) {
+            btree_map::Entry::Occupied(known) => known.into_mut(),
+            btree_map::Entry::Vacant(place) => {
+                let now = match self.overlay.read(&key::single(space, Kind::Namespace))? {
+                    Some(bytes) => crate::record::decode("a namespace record", bytes)?,
+                    None => Namespace::unused(),
+                };
+                place.insert(Numbers {
+                    now,
+                    changed: false,
+                    revised: false,
+                })
+            }
         };
-        self.numbers.insert(
-            space,
-            Numbers {
-                now: now.clone(),
-                changed: false,
-                revised: false,
-            },
-        );
-        Ok(now)
+        Ok(&numbers.now)
     }
 
     /// Replaces a key space's numbers.

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::collections::btree_map;
 use std::ops::{Bound, ControlFlow};
 
 use bytes::Bytes;
@@ -34,20 +35,18 @@ impl<'a> Overlay<'a> {
 
     /// The newest value under `key`.
     pub fn read(&self, key: &Bytes) -> Result<Option<Bytes>, ViewError> {
-        let mut entries = self.entries.borrow_mut();
-        if let Some(entry) = entries.get(key) {
-            return Ok(entry.now.clone());
+        match self.entries.borrow_mut().entry(key.clone()) {
+            btree_map::Entry::Occupied(known) => Ok(known.get().now.clone()),
+            btree_map::Entry::Vacant(place) => {
+                let base = self.view.get(key)?;
+                place.insert(Entry {
+                    base: base.clone(),
+                    now: base.clone(),
+                    written: false,
+                });
+                Ok(base)
+            }
         }
-        let base = self.view.get(key)?;
-        entries.insert(
-            key.clone(),
-            Entry {
-                base: base.clone(),
-                now: base.clone(),
-                written: false,
-            },
-        );
-        Ok(base)
     }
 
     /// Writes a record, whatever was there.
@@ -77,21 +76,21 @@ impl<'a> Overlay<'a> {
         now: Option<Bytes>,
         base: impl FnOnce(&dyn View, &Bytes) -> Result<Option<Bytes>, ViewError>,
     ) -> Result<(), ViewError> {
-        let mut entries = self.entries.borrow_mut();
-        if let Some(entry) = entries.get_mut(&key) {
-            entry.now = now;
-            entry.written = true;
-            return Ok(());
+        match self.entries.borrow_mut().entry(key) {
+            btree_map::Entry::Occupied(mut known) => {
+                let entry = known.get_mut();
+                entry.now = now;
+                entry.written = true;
+            }
+            btree_map::Entry::Vacant(place) => {
+                let base = base(self.view, place.key())?;
+                place.insert(Entry {
+                    base,
+                    now,
+                    written: true,
+                });
+            }
         }
-        let base = base(self.view, &key)?;
-        entries.insert(
-            key,
-            Entry {
-                base,
-                now,
-                written: true,
-            },
-        );
         Ok(())
     }
 

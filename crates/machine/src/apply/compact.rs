@@ -18,7 +18,7 @@ use crate::view::{View, ViewError};
 
 /// The command.
 pub(super) fn compact(context: &mut Context<'_>, space: Space, request: &Compact) -> Result<Done, Stop> {
-    let mut numbers = context.numbers(space)?;
+    let mut numbers = context.numbers(space)?.clone();
     if request.revision <= numbers.compact_revision {
         return Err(range::compacted(&numbers).into());
     }
@@ -41,7 +41,7 @@ pub(super) fn compact(context: &mut Context<'_>, space: Space, request: &Compact
 
 /// The command: looks at no more than `records` events.
 pub(super) fn step(context: &mut Context<'_>, space: Space, records: usize) -> Result<Done, Stop> {
-    let mut numbers = context.numbers(space)?;
+    let mut numbers = context.numbers(space)?.clone();
     if !numbers.compaction_pending {
         return Ok(Done::Step(StepDone {
             remaining: false,

@@ -23,7 +23,7 @@ pub(super) struct Write<'c, 'v> {
 
 impl<'c, 'v> Write<'c, 'v> {
     pub fn begin(context: &'c mut Context<'v>, space: Space) -> Result<Write<'c, 'v>, ViewError> {
-        let numbers = context.numbers(space)?;
+        let numbers = context.numbers(space)?.clone();
         Ok(Write {
             context,
             space,
@@ -42,15 +42,16 @@ impl<'c, 'v> Write<'c, 'v> {
         self.numbers.revision + 1
     }
 
-    /// The newest pair of a key and the bytes of its record.
-    fn head(&self, user_key: &[u8]) -> Result<Option<Pair>, ViewError> {
-        let bytes = self.context.overlay.read(&key::head(self.space, user_key))?;
+    /// The newest pair of a key, by the key of its record.
+    fn head(&self, place: &Bytes) -> Result<Option<Pair>, ViewError> {
+        let bytes = self.context.overlay.read(place)?;
         bytes.map(|bytes| decode("a head", bytes)).transpose()
     }
 
-    /// Writes a key; returns the pair before.
-    pub fn put(&mut self, request: &PutRequest) -> Result<Option<KeyValue>, ViewError> {
-        let before = self.head(&request.key)?.map(|pair| pair.kv);
+    /// Writes a key.
+    pub fn put(&mut self, request: &PutRequest) -> Result<Put, ViewError> {
+        let place = key::head(self.space, &request.key);
+        let before = self.head(&place)?.map(|pair| pair.kv);
         let revision = self.next();
         let mut kv = KeyValue {
             key: request.key.clone(),
@@ -77,16 +78,15 @@ impl<'c, 'v> Write<'c, 'v> {
             delete: false,
         };
         let encoded = encode(&pair);
-        self.context
-            .overlay
-            .put(key::head(self.space, &pair.kv.key), encoded.clone())?;
+        self.context.overlay.put(place, encoded.clone())?;
         self.numbers.live_bytes += pair.size_bytes();
         match &before {
             Some(before) => self.numbers.live_bytes -= (before.key.len() + before.value.len()) as u64,
             None => self.numbers.keys += 1,
         }
-        self.record(EventKind::Put, pair, encoded, before.clone())?;
-        Ok(before)
+        let prev_kv = before.as_ref().filter(|_| request.prev_kv).cloned();
+        self.record(EventKind::Put, pair, encoded, before)?;
+        Ok(Put { prev_kv })
     }
 
     /// Deletes a key whose pair the caller has read.
@@ -117,7 +117,10 @@ impl<'c, 'v> Write<'c, 'v> {
     /// Deletes a range; returns the pairs before, ascending.
     pub fn delete_range(&mut self, range: &UserRange) -> Result<Vec<KeyValue>, ViewError> {
         let doomed = match range {
-            UserRange::One(user_key) => self.head(user_key)?.into_iter().map(|pair| pair.kv).collect(),
+            UserRange::One(user_key) => {
+                let head = self.head(&key::head(self.space, user_key))?;
+                head.into_iter().map(|pair| pair.kv).collect()
+            }
             UserRange::Until(..) | UserRange::From(_) => {
                 super::range::heads(&self.context.overlay, self.space, range)?
             }
@@ -130,7 +133,7 @@ impl<'c, 'v> Write<'c, 'v> {
 
     /// The pair of a key, for a lease that ends.
     pub fn delete_attached(&mut self, user_key: &[u8], lease: i64) -> Result<(), ViewError> {
-        match self.head(user_key)? {
+        match self.head(&key::head(self.space, user_key))? {
             Some(pair) if pair.kv.lease == lease => self.delete(pair.kv),
             _ => Err(ViewError::new(format!(
                 "key {user_key:02x?} is attached to lease {lease}, and does not say so"
@@ -280,15 +283,13 @@ pub(super) fn put_bytes(request: &PutRequest) -> u64 {
 pub(super) fn put(context: &mut Context<'_>, space: Space, request: &PutRequest) -> Result<Done, Stop> {
     check_put(request)?;
     check_size(request.encoded_len())?;
-    check_quota(&context.numbers(space)?, put_bytes(request))?;
+    check_quota(context.numbers(space)?, put_bytes(request))?;
     check_lease(context, space, request.lease)?;
     check_kept(context, space, request)?;
     let mut write = Write::begin(context, space)?;
-    let before = write.put(request)?;
+    let done = write.put(request)?;
     write.finish();
-    Ok(Done::Put(Put {
-        prev_kv: before.filter(|_| request.prev_kv),
-    }))
+    Ok(Done::Put(done))
 }
 
 /// The command.

@@ -16,7 +16,7 @@ pub(super) fn grant(context: &mut Context<'_>, space: Space, request: &LeaseGran
     if request.ttl_s > limits::LEASE_TTL_MAX_S {
         return Err(refusal(RefusalKind::LeaseTtlTooLarge, "etcdserver: too large lease TTL").into());
     }
-    let mut numbers = context.numbers(space)?;
+    let mut numbers = context.numbers(space)?.clone();
     kv_write::check_quota(&numbers, LEASE_BYTES)?;
     let id = match request.id {
         0 => draw(context, space, &mut numbers.lease_draws)?,

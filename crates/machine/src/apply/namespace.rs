@@ -14,7 +14,7 @@ pub(super) fn configure(
     if settings.retain_revisions < 0 {
         return Err(refusal(RefusalKind::Invalid, "retain_revisions is negative").into());
     }
-    let mut numbers = context.numbers(space)?;
+    let mut numbers = context.numbers(space)?.clone();
     let known = numbers.settings.map_or(0, |settings| settings.generation);
     if settings.generation >= known && numbers.settings.as_ref() != Some(settings) {
         numbers.settings = Some(*settings);

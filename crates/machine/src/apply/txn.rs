@@ -9,7 +9,7 @@ use types::limits;
 use super::kv_write::{self, Write};
 use super::{Context, Stop, range, refusal};
 use crate::command::{Compare, KeyValue, Operation, OperationDone, RequestOp, ResponseOp, TxnRequest};
-use crate::outcome::{Put, Refusal, RefusalKind, TxnDone};
+use crate::outcome::{Refusal, RefusalKind, TxnDone};
 use crate::record::Space;
 use crate::record::key::UserRange;
 use crate::record::kv::Namespace;
@@ -37,7 +37,7 @@ pub(crate) fn txn(context: &mut Context<'_>, space: Space, request: &TxnRequest)
     intervals(&request.success)?;
     intervals(&request.failure)?;
     kv_write::check_size(request.encoded_len())?;
-    let numbers = context.numbers(space)?;
+    let numbers = context.numbers(space)?.clone();
     let path = decide(context, space, request)?;
     let mut bytes = 0;
     each_taken(request, &path, &mut |operation| {
@@ -273,13 +273,8 @@ fn execute(write: &mut Write<'_, '_>, request: &TxnRequest, path: &Path) -> Resu
                 (current, OperationDone::Range(found))
             }
             Operation::Put(request) => {
-                let before = write.put(request)?;
-                (
-                    write.next(),
-                    OperationDone::Put(Put {
-                        prev_kv: before.filter(|_| request.prev_kv),
-                    }),
-                )
+                let done = write.put(request)?;
+                (write.next(), OperationDone::Put(done))
             }
             Operation::DeleteRange(request) => {
                 let before = write.delete_range(&UserRange::new(&request.key, &request.range_end))?;
