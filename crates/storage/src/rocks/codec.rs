@@ -28,9 +28,6 @@ const MARK_HEADER: usize = 9;
 
 pub(super) type Key = [u8; 17];
 
-/// Bytes of a key before the index.
-pub(super) const FAMILY_BYTES: usize = 9;
-
 /// Replica `u64::MAX` is kept for the store's own record.
 pub(super) const OWNER_KEY: Key = [0xff; 17];
 

@@ -130,8 +130,6 @@ impl Generation {
         batch.put(APPLIED_KEY, seal::applied(applied));
         let mut options = WriteOptions::new();
         options.disable_wal(true);
-        // Changes come in key order: each insertion begins where the last one ended.
-        options.set_memtable_insert_hint_per_batch(true);
         let write = || {
             self.db
                 .write_opt(batch, &options)

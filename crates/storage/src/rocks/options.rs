@@ -4,13 +4,11 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use machine::record::key::PREFIX_BYTES;
 use rocksdb::{
     BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Env, LogLevel, WriteBufferManager,
 };
 use types::{ClusterId, NodeId};
 
-use super::codec;
 use super::hot::Budget;
 use crate::lock::{self, DirLock};
 use crate::{Done, damaged};
@@ -128,11 +126,10 @@ impl Options {
     /// A write-ahead log that is full is recorded in the manifest, so that one that goes missing is noticed. Unless it
     /// is let go of in the background, RocksDB records it again with every later sync, which doubles their number.
     pub(super) fn log(&self, env: &Env) -> io::Result<rocksdb::Options> {
-        let named = format!(
-            "background_close_inactive_wals=true;{}",
-            hints(codec::FAMILY_BYTES)
-        );
-        let mut db = self.base(by_name(&named)?, env);
+        // The library has no method for this one.
+        let named =
+            rocksdb::Options::default().get_options_from_string("background_close_inactive_wals=true");
+        let mut db = self.base(named.map_err(io::Error::other)?, env);
         db.set_write_buffer_size(self.log_buffer_bytes);
         db.set_max_write_buffer_number(4);
         db.set_min_write_buffer_number_to_merge(3);
@@ -187,7 +184,7 @@ impl Shared {
     /// A file of level 0 is compacted with others that cover the same keys, all of them: waiting for more of
     /// them makes compactions fewer, and the filters keep reads from looking into each.
     pub(super) fn state(&self, create: bool) -> io::Result<rocksdb::Options> {
-        let mut db = self.options.base(by_name(&hints(PREFIX_BYTES))?, &self.env);
+        let mut db = self.options.base(rocksdb::Options::default(), &self.env);
         db.create_if_missing(create);
         db.set_error_if_exists(create);
         db.set_write_buffer_size(self.options.state_buffer_bytes);
@@ -210,18 +207,6 @@ impl Shared {
         db.set_block_based_table_factory(&table);
         Ok(db)
     }
-}
-
-/// Options that the library has no method for.
-fn by_name(named: &str) -> io::Result<rocksdb::Options> {
-    let options = rocksdb::Options::default().get_options_from_string(named);
-    options.map_err(io::Error::other)
-}
-
-/// A memtable remembers where it last inserted a key with the same first bytes. Keys of one family come in order within
-/// a batch, and those of a log altogether: the next place is near, and need not be searched from the top.
-fn hints(family_bytes: usize) -> String {
-    format!("memtable_insert_with_hint_prefix_extractor=fixed:{family_bytes}")
 }
 
 /// RocksDB's threads belong to the process: the log and all partitions share them.
