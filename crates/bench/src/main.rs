@@ -63,6 +63,9 @@ pub struct Options {
     /// Of puts and gets, measure only these.
     #[arg(long, value_enum)]
     load: Vec<load::Operation>,
+    /// Of the loads, only those with so many clients.
+    #[arg(long)]
+    clients: Vec<usize>,
 }
 
 /// One part of the measurements.

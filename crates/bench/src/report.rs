@@ -82,21 +82,25 @@ impl Report {
         self.sections.push(section);
     }
 
-    /// Prints it, and writes both files if asked to.
+    /// Prints it, and writes the files that were asked for.
     pub fn write(&self, options: &Options) -> anyhow::Result<()> {
         let mut text = self.markdown();
         println!("{text}");
-        let Some(out) = &options.out else { return Ok(()) };
-        let remarks = out.with_extension("remarks.md");
-        match std::fs::read_to_string(&remarks) {
-            Ok(remarks) => text = format!("{text}\n{remarks}"),
-            Err(none) if none.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error).with_context(|| format!("read {}", remarks.display())),
+        if let Some(out) = &options.out {
+            let remarks = out.with_extension("remarks.md");
+            match std::fs::read_to_string(&remarks) {
+                Ok(remarks) => text = format!("{text}\n{remarks}"),
+                Err(none) if none.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error).with_context(|| format!("read {}", remarks.display())),
+            }
+            std::fs::write(out, &text).with_context(|| format!("write {}", out.display()))?;
         }
-        std::fs::write(out, &text).with_context(|| format!("write {}", out.display()))?;
-        let json = options.json.clone().unwrap_or_else(|| out.with_extension("json"));
-        let body = serde_json::to_string_pretty(self).context("encode the numbers")? + "\n";
-        std::fs::write(&json, body).with_context(|| format!("write {}", json.display()))
+        let beside = || options.out.as_ref().map(|out| out.with_extension("json"));
+        if let Some(json) = options.json.clone().or_else(beside) {
+            let body = serde_json::to_string_pretty(self).context("encode the numbers")? + "\n";
+            std::fs::write(&json, body).with_context(|| format!("write {}", json.display()))?;
+        }
+        Ok(())
     }
 
     fn markdown(&self) -> String {

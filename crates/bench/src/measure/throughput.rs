@@ -1,6 +1,6 @@
 //! Puts and gets at 1, 64 and 256 clients, Holdfast and etcd in turn, the median of the rounds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context;
 
@@ -15,6 +15,7 @@ const OPERATIONS: &[(Operation, &str)] = &[
     (Operation::Get, "get, linearizable"),
     (Operation::GetSerializable, "get, serializable"),
 ];
+/// Numbers of clients, unless others are asked for.
 const CLIENTS: &[usize] = &[1, 64, 256];
 /// Partitions of the cluster: what `make run` starts.
 const PARTITIONS: u32 = 16;
@@ -51,6 +52,13 @@ pub async fn run(options: &Options) -> anyhow::Result<Section> {
     Ok(section(&results))
 }
 
+fn clients(options: &Options) -> Vec<usize> {
+    if options.clients.is_empty() {
+        return CLIENTS.to_vec();
+    }
+    options.clients.clone()
+}
+
 async fn one_round(
     options: &Options,
     kind: Kind,
@@ -61,7 +69,7 @@ async fn one_round(
     load::fill(&endpoints).await?;
     let wanted = |operation| options.load.is_empty() || options.load.contains(operation);
     for (operation, name) in OPERATIONS.iter().filter(|(operation, _)| wanted(operation)) {
-        for clients in CLIENTS {
+        for clients in &clients(options) {
             let before = system.cpu_seconds()?;
             let measured = load::run(&endpoints, *operation, *clients, options.load_length()).await?;
             let cpu_us = (system.cpu_seconds()? - before) * 1e6 / measured.answers.max(1) as f64;
@@ -115,20 +123,19 @@ async fn etcd_leader(endpoints: &[String]) -> anyhow::Result<usize> {
 fn section(results: &Results) -> Section {
     let mut rows = Vec::new();
     for (operation, name) in OPERATIONS {
-        for clients in CLIENTS {
+        let measured = results.keys().filter(|(_, measured, _)| measured == operation);
+        let numbers: BTreeSet<usize> = measured.map(|(_, _, clients)| *clients).collect();
+        for clients in numbers {
             let of = |kind: Kind| {
                 results
-                    .get(&(kind, *operation, *clients))
+                    .get(&(kind, *operation, clients))
                     .cloned()
                     .unwrap_or_default()
             };
-            if of(Kind::Etcd).is_empty() {
-                continue;
-            }
             let ours = of(Kind::Holdfast {
                 partitions: PARTITIONS,
             });
-            rows.extend(compare(*operation, name, *clients, &ours, &of(Kind::Etcd)));
+            rows.extend(compare(*operation, name, clients, &ours, &of(Kind::Etcd)));
         }
     }
     Section {
