@@ -1,0 +1,24 @@
+//! What a judge says.
+
+/// One of three. Only the first is a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict<V> {
+    /// The history keeps the promise.
+    Valid,
+    /// It does not, and this shows it.
+    Violated(V),
+    /// It could not be decided: too much to search, or evidence is missing.
+    Unknown(String),
+}
+
+impl<V> Verdict<V> {
+    /// Whether it is a pass.
+    pub fn is_valid(&self) -> bool {
+        matches!(self, Verdict::Valid)
+    }
+
+    /// Whether the promise was broken.
+    pub fn is_violated(&self) -> bool {
+        matches!(self, Verdict::Violated(_))
+    }
+}
