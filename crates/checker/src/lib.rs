@@ -10,7 +10,9 @@ pub mod bank;
 pub mod counter;
 pub mod edn;
 pub mod history;
+pub mod lease;
 pub mod linear;
+pub mod lock;
 #[cfg(test)]
 mod numbers;
 pub mod register;
@@ -18,5 +20,6 @@ pub mod revision;
 pub mod set;
 pub mod unique;
 mod verdict;
+pub mod watch;
 
 pub use verdict::Verdict;
