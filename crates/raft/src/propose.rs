@@ -12,9 +12,10 @@ use openraft::errors::{ClientWriteError, ForwardToLeader};
 use openraft::raft::ClientWriteResult;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 use types::NodeId;
 use types::limits::{
-    BATCH_BYTES, BATCH_COMMANDS, ENTRIES_IN_FLIGHT, KEY_BYTES, PARTITION_QUEUE, REQUEST_BYTES,
+    BATCH_BYTES, BATCH_COMMANDS, ENTRIES_IN_FLIGHT, ENTRY_ALONE_MS, KEY_BYTES, PARTITION_QUEUE, REQUEST_BYTES,
 };
 
 use crate::error::ProposeError;
@@ -73,7 +74,7 @@ pub(crate) async fn propose(
         Err(mpsc::error::TrySendError::Full(_)) => return Err(ProposeError::Busy),
         Err(mpsc::error::TrySendError::Closed(_)) => return Err(ProposeError::Stopped),
     }
-    match tokio::time::timeout(deadline, answered).await {
+    match timeout(deadline, answered).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(ProposeError::Unknown(
             "the replica stopped before the entry was applied".into(),
@@ -91,6 +92,19 @@ fn not_leader(group: &Group) -> ProposeError {
 /// The permits of a new group.
 pub(crate) fn in_flight() -> Arc<Semaphore> {
     Arc::new(Semaphore::new(ENTRIES_IN_FLIGHT))
+}
+
+/// Leave to propose one entry more. What comes while entries are on their way waits for them and goes in one entry, which
+/// costs as much as each of four small ones would; but not for long, or commands would wait for two rounds where a round
+/// is slow.
+async fn leave(in_flight: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    let alone = in_flight.clone().acquire_many_owned(ENTRIES_IN_FLIGHT as u32);
+    let permits = match timeout(Duration::from_millis(ENTRY_ALONE_MS), alone).await {
+        Ok(all) => all,
+        Err(_) => in_flight.clone().acquire_owned().await,
+    };
+    let mut permits = permits.expect("the semaphore is never closed");
+    permits.split(1).expect("at least one was acquired")
 }
 
 /// Waits until every entry proposed here was answered. While the result is held, commands wait in the queue.
@@ -113,12 +127,7 @@ pub(crate) async fn run(group: Arc<Group>, mut queue: mpsc::Receiver<Proposal>) 
         let Some(next) = next else { return };
         // Before the rest is taken: what queues up while all entries are in flight becomes one batch. And not before
         // there is something to propose: who waits for all permits waits for entries only.
-        let permit = group
-            .in_flight
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let permit = leave(&group.in_flight).await;
         let (proposals, rest) = collect(next, &mut queue);
         first = rest;
         if !submit(&group, proposals, permit).await {
@@ -222,4 +231,36 @@ fn propose_error(error: ClientWriteError<TypeConfig>) -> ProposeError {
 /// The node that a refusal points to.
 pub(crate) fn leader_node(to: &ForwardToLeader<TypeConfig>) -> Option<NodeId> {
     to.leader_node.map(|ReplicaNode { node }| NodeId(node))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_comes_meanwhile_waits_for_the_entry_before_it_but_not_for_long() {
+        let in_flight = in_flight();
+        let first = leave(&in_flight).now_or_never().expect("nothing is on its way");
+        let mut second = Box::pin(leave(&in_flight));
+        assert!(second.as_mut().now_or_never().is_none(), "one is on its way");
+        drop(first);
+        let second = second.now_or_never().expect("none is any more");
+
+        let begun = Instant::now();
+        let third = leave(&in_flight).await;
+        assert!(begun.elapsed() >= Duration::from_millis(ENTRY_ALONE_MS));
+        assert_eq!(in_flight.available_permits(), ENTRIES_IN_FLIGHT - 2);
+        let mut more = Vec::new();
+        while in_flight.available_permits() > 0 {
+            more.push(leave(&in_flight).await);
+        }
+        let mut beyond = Box::pin(leave(&in_flight));
+        let waited = timeout(Duration::from_millis(3 * ENTRY_ALONE_MS), &mut beyond).await;
+        assert!(waited.is_err(), "no more than {ENTRIES_IN_FLIGHT}");
+        drop((second, third, more));
+        drop(beyond.await);
+    }
 }

@@ -19,6 +19,9 @@ pub const BATCH_BYTES: usize = 1024 * 1024;
 pub const PARTITION_QUEUE: usize = 8192;
 /// Log entries of one partition proposed and not yet applied.
 pub const ENTRIES_IN_FLIGHT: usize = 4;
+/// How long commands wait for the entries before theirs, to go together in one, in milliseconds. Less: more, smaller
+/// entries. More: commands wait longer where an entry takes long.
+pub const ENTRY_ALONE_MS: u64 = 10;
 /// Bytes of recent events kept in memory per partition for watchers.
 pub const WATCH_RING_BYTES: usize = 4 * 1024 * 1024;
 /// Responses buffered for one watch stream before its watches read history instead.
