@@ -136,7 +136,7 @@ fn line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// Reads what [`write`] wrote. A last line that was cut off, as by a crash, is an error that says so.
+/// Reads what [`write()`] wrote. A last line that was cut off, as by a crash, is an error that says so.
 pub fn read<A: DeserializeOwned, R: DeserializeOwned>(
     input: impl BufRead,
 ) -> io::Result<(String, Vec<Operation<A, R>>)> {

@@ -6,6 +6,7 @@
 //!
 //! Must never: do I/O, ask for the time or for randomness. The same history gives the same verdict.
 
+pub mod append;
 pub mod bank;
 pub mod counter;
 pub mod edn;
