@@ -16,6 +16,7 @@ pub mod linear;
 pub mod lock;
 #[cfg(test)]
 mod numbers;
+pub mod page;
 pub mod register;
 pub mod revision;
 pub mod set;
