@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::Verdict;
-use crate::history::{Operation, Outcome};
+use crate::history::{Operation, Outcome, check_shape};
 
 /// One step of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct Anomaly {
 
 /// Judges a history of transactions on one key space.
 pub fn check(history: &[Operation<Vec<Step>, Vec<Step>>]) -> Verdict<Vec<Anomaly>> {
+    if let Err(malformed) = check_shape(history) {
+        return malformed.into();
+    }
     let (text, operations) = lines(history);
     let known = match History::from_json(&text) {
         Ok(known) => known,

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
-use crate::history::Operation;
+use crate::history::{Operation, check_shape};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,9 @@ pub struct OutOfBounds {
 
 /// Judges a history of a counter that began at 0.
 pub fn check(history: &[Operation<Ask, Answer>]) -> Verdict<Vec<OutOfBounds>> {
+    if let Err(malformed) = check_shape(history) {
+        return malformed.into();
+    }
     // Calls of increments that may have happened, and returns of those that did, each with the sum up to it.
     let (mut asked, mut done) = (Vec::new(), Vec::new());
     for operation in history.iter().filter(|operation| !operation.is_failed()) {
@@ -104,7 +107,7 @@ mod tests {
 
     fn add(times: (u64, u64), amount: u64, outcome: Outcome<Answer>) -> Operation<Ask, Answer> {
         Operation {
-            client: times.0,
+            client: times.1,
             node: 1,
             call_ns: times.0,
             return_ns: times.1,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
-use crate::history::Operation;
+use crate::history::{Operation, check_shape};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,6 +72,9 @@ fn may_renew(operation: &Op) -> bool {
 
 /// Judges the history of one lease.
 pub fn check(history: &[Op], terms: Terms) -> Verdict<Vec<Finding>> {
+    if let Err(malformed) = check_shape(history) {
+        return malformed.into();
+    }
     let mut findings = Vec::new();
     let mut shown = 0;
     for (at, operation) in history.iter().enumerate() {

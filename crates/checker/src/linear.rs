@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use crate::Verdict;
-use crate::history::{Operation, Outcome};
+use crate::history::{Operation, Outcome, check_shape};
 
 /// The object that the history should be one of, as if it did one thing at a time.
 pub trait Model {
@@ -103,6 +103,9 @@ pub fn check<M: Model>(
     history: &[Operation<M::Ask, M::Answer>],
     steps: u64,
 ) -> Verdict<Impossible<M::State>> {
+    if let Err(malformed) = check_shape(history) {
+        return malformed.into();
+    }
     let mut search = Search {
         model,
         history,
@@ -161,7 +164,8 @@ impl<M: Model> Search<'_, M> {
     }
 
     fn returned(&mut self, operation: usize) -> Option<Verdict<Impossible<M::State>>> {
-        let slot = self.open.iter().position(|open| *open == Some(operation))?;
+        let slot = self.open.iter().position(|open| *open == Some(operation));
+        let slot = slot.expect("called before it returned, by its shape");
         let bit = 1u128 << slot;
         let mut met = BTreeSet::new();
         let mut next = Possible::new();

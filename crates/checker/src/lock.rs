@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
-use crate::history::Operation;
+use crate::history::{Operation, check_shape};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +48,9 @@ pub struct Finding {
 
 /// Judges the history of one lock.
 pub fn check(history: &[Operation<Ask, Answer>]) -> Verdict<Vec<Finding>> {
+    if let Err(malformed) = check_shape(history) {
+        return malformed.into();
+    }
     let (mut acquired, mut written) = (Vec::new(), Vec::new());
     for (at, operation) in history.iter().enumerate() {
         match (&operation.ask, operation.answer()) {

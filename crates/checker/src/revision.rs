@@ -31,7 +31,7 @@ pub enum Ask {
         key: String,
         /// One past the last key; `None`: only `key`.
         end: Option<String>,
-        /// As of which revision; 0: now.
+        /// As of which revision; 0: now, as always within a transaction.
         revision: i64,
         /// Whether any replica may answer from what it has.
         serializable: bool,
@@ -163,7 +163,7 @@ const FINDINGS: usize = 100;
 /// Judges the history of one key space that was empty at revision 1. `log` holds the events of each revision after that.
 pub fn check(history: &[Operation], log: &BTreeMap<i64, Vec<Event>>) -> Verdict<Vec<Finding>> {
     if let Err(malformed) = history::check_shape(history) {
-        return Verdict::Unknown(malformed.to_string());
+        return malformed.into();
     }
     if let Some(missing) = gap(log) {
         return Verdict::Unknown(format!("the log does not tell of revision {missing}"));
@@ -179,7 +179,7 @@ pub fn check(history: &[Operation], log: &BTreeMap<i64, Vec<Event>>) -> Verdict<
 }
 
 /// The first revision that the log leaves out.
-fn gap(log: &BTreeMap<i64, Vec<Event>>) -> Option<i64> {
+pub(crate) fn gap(log: &BTreeMap<i64, Vec<Event>>) -> Option<i64> {
     let told = log
         .iter()
         .filter(|(_, events)| !events.is_empty())

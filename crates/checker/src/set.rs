@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
-use crate::history::Operation;
+use crate::history::{Operation, check_shape};
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,9 @@ pub struct Finding {
 /// Judges a history. An acknowledged element that no read could have seen is no evidence: the last operation should be
 /// a read.
 pub fn check(history: &[Operation<Ask, Answer>]) -> Verdict<Vec<Finding>> {
+    if let Err(malformed) = check_shape(history) {
+        return malformed.into();
+    }
     let reads = reads(history);
     let mut findings = Vec::new();
     let mut unread = 0;

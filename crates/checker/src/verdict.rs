@@ -1,5 +1,7 @@
 //! What a judge says.
 
+use crate::history::Malformed;
+
 /// One of three. Only the first is a pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict<V> {
@@ -20,5 +22,12 @@ impl<V> Verdict<V> {
     /// Whether the promise was broken.
     pub fn is_violated(&self) -> bool {
         matches!(self, Verdict::Violated(_))
+    }
+}
+
+/// What no client could have seen is no evidence.
+impl<V> From<Malformed> for Verdict<V> {
+    fn from(malformed: Malformed) -> Self {
+        Verdict::Unknown(malformed.to_string())
     }
 }

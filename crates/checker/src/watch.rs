@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
-use crate::revision::{Event, Pair};
+use crate::revision::{Event, Pair, gap};
 
 /// What a watcher asked for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +77,10 @@ pub fn check(
     log: &BTreeMap<i64, Vec<Event>>,
     through: i64,
 ) -> Verdict<Vec<Finding>> {
+    let last = log.last_key_value().map_or(1, |(last, _)| *last);
+    if let Some(missing) = gap(log).or((through > last).then_some(last + 1)) {
+        return Verdict::Unknown(format!("the log does not tell of revision {missing}"));
+    }
     let expected = expected(watch, log, through);
     let mut judge = Judge {
         watch,

@@ -221,3 +221,49 @@ fn a_long_history_of_one_key_takes_no_longer_for_being_long() {
     let history = right(100_000, false, &mut numbers);
     assert_eq!(check(&Register, &history, 50_000_000), Verdict::Valid);
 }
+
+#[test]
+fn what_no_client_could_have_seen_is_undecided() {
+    let history = vec![
+        op(1, (0, 1), Ask::Write(1), Answer::Done),
+        op(2, (9, 8), Ask::Read, Answer::Value(Some(7))),
+    ];
+    assert!(matches!(
+        check(&Register, &history, u64::MAX),
+        Verdict::Unknown(_)
+    ));
+}
+
+#[test]
+fn keys_are_judged_by_themselves() {
+    let on = |client, times, key: &'static str, ask, answer| {
+        let operation = op(client, times, ask, answer);
+        (key, operation)
+    };
+    let both = [
+        on(1, (0, 1), "a", Ask::Write(1), Answer::Done),
+        on(1, (2, 3), "b", Ask::Read, Answer::Value(None)),
+        on(2, (4, 5), "a", Ask::Read, Answer::Value(Some(2))),
+    ];
+    let history: Vec<Operation<&str, ()>> = both
+        .iter()
+        .map(|(key, operation)| Operation {
+            client: operation.client,
+            node: operation.node,
+            call_ns: operation.call_ns,
+            return_ns: operation.return_ns,
+            ask: *key,
+            outcome: Outcome::Ok(()),
+        })
+        .collect();
+    let keys = by_key(&history, |key| *key);
+    let judged: Vec<bool> = keys
+        .values()
+        .map(|places| places.iter().map(|at| both[*at].1.clone()).collect::<Vec<Op>>())
+        .map(|of_key| check(&Register, &of_key, u64::MAX).is_valid())
+        .collect();
+    assert_eq!(
+        (keys.into_keys().collect::<Vec<_>>(), judged),
+        (vec!["a", "b"], vec![false, true])
+    );
+}

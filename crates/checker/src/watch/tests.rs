@@ -179,3 +179,19 @@ fn filters_and_ranges_say_what_is_to_be_seen() {
     };
     assert!(matches!(check(never, &[]), Verdict::Unknown(_)));
 }
+
+#[test]
+fn without_the_whole_log_there_is_no_verdict() {
+    let judge = |log: &BTreeMap<i64, Vec<Event>>, through| check(&all(), &[message(&right())], log, through);
+    assert_eq!(judge(&log(), 5), Verdict::Valid);
+    assert_eq!(
+        judge(&log(), 6),
+        Verdict::Unknown("the log does not tell of revision 6".into())
+    );
+    let mut holes = log();
+    holes.remove(&3);
+    assert_eq!(
+        judge(&holes, 5),
+        Verdict::Unknown("the log does not tell of revision 3".into())
+    );
+}
