@@ -1,14 +1,16 @@
-//! The seam to the outside: clock, randomness and network. Built once in `main` (or in the simulator) and passed
+//! The seam to the outside: clock, randomness, network, and threads for work that blocks. Built once in `main` (or in the simulator) and passed
 //! down; nothing else reads a wall clock, asks for entropy or opens a socket.
 
 #![allow(clippy::disallowed_methods, reason = "this crate is the seam that wraps them")]
 
+pub mod blocking;
 pub mod clock;
 pub mod net;
 pub mod rng;
 
 use std::sync::Arc;
 
+pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock};
 pub use net::{Connection, Connector, Incoming, Listen, Net, Once, Remote, TcpNet};
 pub use rng::{Rng, SeededRng};
@@ -22,6 +24,8 @@ pub struct Env {
     pub rng: Arc<dyn Rng>,
     /// Connections.
     pub net: Arc<dyn Net>,
+    /// Where work is done that keeps its thread.
+    pub blocking: Blocking,
 }
 
 impl Env {
@@ -31,6 +35,7 @@ impl Env {
             clock: Arc::new(SystemClock::default()),
             rng: Arc::new(SeededRng::from_system()),
             net: Arc::new(TcpNet),
+            blocking: Blocking::Pool,
         }
     }
 }

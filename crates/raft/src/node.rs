@@ -156,9 +156,9 @@ impl Node {
             return Err(RaftError::Removed(replica));
         }
         let stores = self.stores.clone();
-        let store = tokio::task::spawn_blocking(move || stores.open(partition, replica))
+        let opening = self.env.blocking.run(move || stores.open(partition, replica));
+        let store = opening
             .await
-            .map_err(io::Error::other)
             .flatten()
             .map_err(|source| RaftError::Storage { partition, source })?;
         let group = self.group(partition, replica, store).await?;
@@ -185,6 +185,7 @@ impl Node {
             self.listener.clone(),
             progress.clone(),
             trouble.clone(),
+            self.env.blocking,
         )
         .map_err(storage_error)?;
         // openraft's error does not say whether it met damage.
@@ -259,11 +260,8 @@ impl Node {
             stop(vec![open]).await;
         }
         let stores = self.stores.clone();
-        tokio::task::spawn_blocking(move || stores.remove(partition, replica))
-            .await
-            .map_err(io::Error::other)
-            .flatten()
-            .map_err(storage_error)?;
+        let removing = self.env.blocking.run(move || stores.remove(partition, replica));
+        removing.await.flatten().map_err(storage_error)?;
         durable(|done| self.log.remove(replica, done))
             .await
             .map_err(storage_error)?;
@@ -372,7 +370,7 @@ impl Node {
             .collect();
         join_all(replicas.iter().map(Replica::stop)).await;
         drop(replicas);
-        let flushed = tokio::task::spawn_blocking(move || {
+        let flushed = self.env.blocking.run(move || {
             for (partition, store) in stores {
                 // Nothing is lost: what was not flushed is replayed from the log.
                 if let Err(error) = store.flush() {

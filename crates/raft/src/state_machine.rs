@@ -10,6 +10,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
+use env::Blocking;
 use futures::{Stream, StreamExt};
 use machine::view::ApplyError;
 use machine::{Batch, Outcome, Stamp};
@@ -134,6 +135,7 @@ pub struct StateMachine {
     /// Shared with builders: the id up to which the state is known to be flushed.
     flushed: Arc<Mutex<Option<LogId>>>,
     frozen: Frozen,
+    blocking: Blocking,
 }
 
 impl StateMachine {
@@ -144,6 +146,7 @@ impl StateMachine {
         listener: Arc<dyn ApplyListener>,
         progress: Arc<Progress>,
         trouble: Arc<Trouble>,
+        blocking: Blocking,
     ) -> io::Result<Self> {
         let mut this = StateMachine {
             partition,
@@ -154,6 +157,7 @@ impl StateMachine {
             membership: StoredMembership::default(),
             flushed: Arc::default(),
             frozen: None,
+            blocking,
         };
         this.reload()?;
         Ok(this)
@@ -246,7 +250,7 @@ impl StateMachine {
             return Ok((log_id, membership, checkpoint));
         }
         let store = self.store.clone();
-        let checkpoint = blocking(move || store.checkpoint()).await?;
+        let checkpoint = self.blocking.run(move || store.checkpoint()).await??;
         let (log_id, membership) = applied_in(&checkpoint.applied())?;
         self.frozen = Some((log_id, Arc::downgrade(&checkpoint)));
         Ok((log_id, membership, checkpoint))
@@ -254,7 +258,7 @@ impl StateMachine {
 
     async fn install(&mut self, meta: &SnapshotMeta, snapshot: SnapshotData) -> io::Result<()> {
         let store = self.store.clone();
-        blocking(move || {
+        let installing = self.blocking.run(move || {
             let incoming = match snapshot {
                 SnapshotData::Received(incoming) => incoming,
                 SnapshotData::Local(checkpoint) => {
@@ -267,8 +271,8 @@ impl StateMachine {
                 }
             };
             store.install(incoming)
-        })
-        .await?;
+        });
+        installing.await??;
         self.frozen = None;
         let installed = self.reload()?;
         if installed != meta.last_log_id {
@@ -328,6 +332,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             store: self.store.clone(),
             flushed: self.flushed.clone(),
             trouble: self.trouble.clone(),
+            blocking: self.blocking,
         }
     }
 
@@ -347,18 +352,19 @@ pub struct Flusher {
     store: Arc<dyn PartitionStore>,
     flushed: Arc<Mutex<Option<LogId>>>,
     trouble: Arc<Trouble>,
+    blocking: Blocking,
 }
 
 impl Flusher {
     async fn flush(&mut self) -> io::Result<Snapshot> {
         let store = self.store.clone();
-        let applied = blocking(move || {
+        let flushing = self.blocking.run(move || {
             // Read first: what is committed while the flush runs may not be part of it.
             let applied = store.applied()?;
             store.flush()?;
-            Ok(applied)
-        })
-        .await?;
+            io::Result::Ok(applied)
+        });
+        let applied = flushing.await??;
         let meta = match applied {
             Some(applied) => meta_of(&applied)?,
             None => SnapshotMeta::default(),
@@ -407,15 +413,6 @@ fn copy(checkpoint: &dyn Checkpoint, incoming: &mut dyn storage::Incoming) -> io
         }
     }
     incoming.finish().map(drop)
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        // The runtime is being taken down, and this task with it: that is no fault of the store.
-        Err(stopped) if stopped.is_cancelled() => std::future::pending().await,
-        Err(panicked) => Err(io::Error::other(panicked)),
-    }
 }
 
 fn unreadable(error: machine::ViewError) -> io::Error {

@@ -169,7 +169,7 @@ impl Default for Limits {
 pub struct StorageConfig {
     /// Cache of state blocks, write buffers counted. Default 64 MiB. More makes reads of cold keys faster.
     pub cache_bytes: usize,
-    /// Write buffers of all partitions. Default 48 MiB. Less makes many small flushes.
+    /// Write buffers of all partitions. Default 96 MiB. Less makes many small flushes.
     pub write_buffers_bytes: usize,
 }
 

@@ -18,11 +18,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use env::Env;
 use machine::outcome::Reply;
 use machine::query::Answer;
 use machine::record::meta::ClusterMap;
 use parking_lot::{Mutex, RwLock};
-use storage::LogStore;
+use storage::{Fatal, LogStore};
 use tokio::sync::{Notify, mpsc, watch};
 use types::{ClusterId, NamespaceId, NodeId, PartitionId, ReplicaId, Slot};
 
@@ -96,8 +97,10 @@ pub struct Parts {
     pub guard: Arc<Guard>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Random numbers, for ids of sessions.
-    pub rng: Arc<dyn env::Rng>,
+    /// Random numbers for ids, threads for what scans much, connections.
+    pub env: Env,
+    /// Ends the process.
+    pub fatal: Fatal,
 }
 
 /// Everything services need of a controller.
@@ -115,7 +118,8 @@ pub struct Core {
     admission: Admission,
     guard: Arc<Guard>,
     metrics: Arc<Metrics>,
-    rng: Arc<dyn env::Rng>,
+    env: Env,
+    fatal: Fatal,
     hashes: Arc<Hashes>,
     woken: Arc<Woken>,
     /// Partitions whose replica here can serve reads of applied state.
@@ -144,7 +148,8 @@ impl Core {
             admission: Admission::new(parts.partition_queue),
             guard: parts.guard,
             metrics: parts.metrics,
-            rng: parts.rng,
+            env: parts.env,
+            fatal: parts.fatal,
             hashes: Arc::default(),
             woken: Arc::default(),
             serving: RwLock::default(),
@@ -156,7 +161,17 @@ impl Core {
 
     /// A random id that is not 0.
     pub fn random_id(&self) -> u64 {
-        self.rng.nonzero()
+        self.env.rng.nonzero()
+    }
+
+    /// What this process has of the outside.
+    pub fn env(&self) -> &Env {
+        &self.env
+    }
+
+    /// Says why and ends the process: no promise can be kept any more.
+    pub fn fatal(&self, text: &str) {
+        (self.fatal)(text);
     }
 
     /// Gives the core its groups; once, before any service is mounted.

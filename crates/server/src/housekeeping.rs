@@ -109,7 +109,7 @@ async fn one_round(core: &Arc<Core>, seldom: bool, work: &mut Work) {
     }
     // The rounds that look at what needs it seldom know the settings of all key spaces.
     let configured = seldom.then(|| settings::by_partition(&core.map()));
-    let looked = tokio::task::spawn_blocking(move || look(replicas, configured));
+    let looked = core.env().blocking.run(move || look(replicas, configured));
     let Ok(found) = looked.await else { return };
     for (replica, commands) in found {
         let partition = replica.partition();

@@ -15,10 +15,13 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::fs::{File, TryLockError};
+use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use storage::Disk;
+use storage::rocks::{DirDisk, Options};
 use types::{ClusterId, Incarnation, NodeId, ReplicaId};
 
 use file::Record;
@@ -111,51 +114,55 @@ pub enum First {
 }
 
 /// A data directory, locked until dropped.
-#[derive(Debug)]
 pub struct DataDir {
-    path: PathBuf,
+    disk: Arc<dyn Disk>,
     writing: parking_lot::Mutex<()>,
-    _lock: File,
+    _lock: Box<dyn Any + Send + Sync>,
 }
 
 impl DataDir {
     /// Creates the directory if needed and locks it.
     pub fn lock(path: &Path) -> Result<DataDir, IdentityError> {
-        let failed = |doing, path: &Path, source| IdentityError::Io {
-            doing,
-            path: path.to_owned(),
-            source,
-        };
-        std::fs::create_dir_all(path).map_err(|error| failed("create", path, error))?;
-        let lock = path.join("LOCK");
-        let file = File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&lock);
-        let file = file.map_err(|error| failed("open", &lock, error))?;
-        match file.try_lock() {
-            Ok(()) => Ok(DataDir {
-                path: path.to_owned(),
+        DataDir::on(Arc::new(DirDisk::new(path, Options::default())))
+    }
+
+    /// Locks a disk.
+    pub fn on(disk: Arc<dyn Disk>) -> Result<DataDir, IdentityError> {
+        match disk.lock() {
+            Ok(lock) => Ok(DataDir {
+                disk,
                 writing: parking_lot::Mutex::default(),
-                _lock: file,
+                _lock: lock,
             }),
-            Err(TryLockError::WouldBlock) => Err(IdentityError::InUse(path.to_owned())),
-            Err(TryLockError::Error(error)) => Err(failed("lock", &lock, error)),
+            Err(error) if error.kind() == io::ErrorKind::ResourceBusy => {
+                Err(IdentityError::InUse(disk.place().to_owned()))
+            }
+            Err(source) => Err(IdentityError::Io {
+                doing: "lock",
+                path: disk.place().to_owned(),
+                source,
+            }),
         }
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.disk.place()
+    }
+
+    fn read(&self, name: &str) -> Result<Option<Record>, IdentityError> {
+        Record::read(&*self.disk, name)
+    }
+
+    fn write(&self, name: &str, record: &Record) -> Result<(), IdentityError> {
+        record.write(&*self.disk, name)
     }
 
     /// The identity, if there is one. State without one is refused.
     pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
-        let path = self.path.join("identity");
-        let Some(record) = Record::read(&path)? else {
-            if self.path.join("log").exists() || self.path.join("partitions").exists() {
-                return Err(IdentityError::Stray(self.path.clone()));
+        let Some(record) = self.read("identity")? else {
+            if self.disk.is_used() {
+                return Err(IdentityError::Stray(self.path().to_owned()));
             }
             return Ok(None);
         };
@@ -170,7 +177,7 @@ impl DataDir {
     pub fn create(&self, identity: &Identity, first: &First) -> Result<(), IdentityError> {
         if let Some(old) = self.identity()? {
             return Err(IdentityError::Exists {
-                path: self.path.clone(),
+                path: self.path().to_owned(),
                 cluster: old.cluster,
                 node: old.node,
             });
@@ -185,30 +192,29 @@ impl DataDir {
                 }
             }
         }
-        record.write(&self.path.join("first"))?;
+        self.write("first", &record)?;
         let mut record = Record::new("identity");
         record.set("cluster", identity.cluster);
         record.set("node", identity.node);
         record.set("incarnation", format!("{:016x}", identity.incarnation.0));
-        record.write(&self.path.join("identity"))
+        self.write("identity", &record)
     }
 
     /// The incarnation that a join asks with; the same one until it is admitted, so that a repeated request gets
     /// the same node id.
     pub fn joining(&self, fresh: Incarnation) -> Result<Incarnation, IdentityError> {
-        let path = self.path.join("joining");
-        if let Some(record) = Record::read(&path)? {
+        if let Some(record) = self.read("joining")? {
             return Ok(Incarnation(record.number("incarnation", 16)?));
         }
         let mut record = Record::new("joining");
         record.set("incarnation", format!("{:016x}", fresh.0));
-        record.write(&path)?;
+        self.write("joining", &record)?;
         Ok(fresh)
     }
 
     /// What the first start has still to do, if anything.
     pub fn first(&self) -> Result<Option<First>, IdentityError> {
-        let Some(record) = Record::read(&self.path.join("first"))? else {
+        let Some(record) = self.read("first")? else {
             return Ok(None);
         };
         if record.has("found") {
@@ -225,7 +231,11 @@ impl DataDir {
     /// The first start's work is done.
     pub fn first_done(&self) -> Result<(), IdentityError> {
         for name in ["first", "joining"] {
-            file::remove(&self.path.join(name))?;
+            self.disk.remove(name).map_err(|source| IdentityError::Io {
+                doing: "remove",
+                path: self.path().join(name),
+                source,
+            })?;
         }
         Ok(())
     }
@@ -243,12 +253,12 @@ impl DataDir {
         for replica in gone.iter().rev().take(GONE_KEPT).rev() {
             record.set("replica", replica);
         }
-        record.write(&self.path.join("gone"))
+        self.write("gone", &record)
     }
 
     /// Replicas that were removed here.
     pub fn gone(&self) -> Result<Vec<ReplicaId>, IdentityError> {
-        let record = Record::read(&self.path.join("gone"))?;
+        let record = self.read("gone")?;
         let ids = record
             .iter()
             .flat_map(|record| record.all("replica"))
@@ -258,20 +268,18 @@ impl DataDir {
 
     /// Refuses a directory whose log was there and is gone: votes were in it, so this node must never vote again.
     pub fn check_log(&self) -> Result<(), IdentityError> {
-        let made = Record::read(&self.path.join("log-made"))?.is_some();
-        let there = self.path.join("log").join("CURRENT").exists();
-        match made && !there {
-            true => Err(IdentityError::LogGone(self.path.clone())),
+        let made = self.read("log-made")?.is_some();
+        match made && !self.disk.has_log() {
+            true => Err(IdentityError::LogGone(self.path().to_owned())),
             false => Ok(()),
         }
     }
 
     /// Remembers that the log was made.
     pub fn log_made(&self) -> Result<(), IdentityError> {
-        let path = self.path.join("log-made");
-        match Record::read(&path)? {
+        match self.read("log-made")? {
             Some(_) => Ok(()),
-            None => Record::new("log-made").write(&path),
+            None => self.write("log-made", &Record::new("log-made")),
         }
     }
 
@@ -281,12 +289,13 @@ impl DataDir {
         for (node, address) in peers {
             record.set("peer", format!("{node} {address}"));
         }
-        record.write(&self.path.join("peers"))
+        self.write("peers", &record)
     }
 
     /// Where peers were.
     pub fn remembered_peers(&self) -> Result<Vec<(NodeId, String)>, IdentityError> {
-        Ok(Record::read(&self.path.join("peers"))?
+        Ok(self
+            .read("peers")?
             .map(|record| peers(&record))
             .unwrap_or_default())
     }
@@ -302,14 +311,13 @@ impl DataDir {
 
     /// Counts one more process start, durably.
     pub fn boot(&self) -> Result<u64, IdentityError> {
-        let path = self.path.join("boots");
-        let boots = match Record::read(&path)? {
+        let boots = match self.read("boots")? {
             Some(record) => record.number("boots", 10)? + 1,
             None => 1,
         };
         let mut record = Record::new("boots");
         record.set("boots", boots);
-        record.write(&path)?;
+        self.write("boots", &record)?;
         Ok(boots)
     }
 }

@@ -1,7 +1,9 @@
 //! Admission of new nodes: asking for it, and granting it. The answer of the state machine decides; this passes it on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use env::{Connector, Net};
 use machine::outcome::{Done, RefusalKind};
 use machine::record::meta::{AddReplica, Change, Node, NodeState, RemoveReplica};
 use proto::peer::peer_client::PeerClient;
@@ -15,6 +17,8 @@ use crate::core::{Core, ServerError, meta_command};
 pub const FORMAT: u32 = 1;
 /// How long one address may take to answer.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How long a connection may take.
+const CONNECTING: Duration = Duration::from_secs(2);
 /// Between rounds over all addresses.
 const PAUSE: Duration = Duration::from_millis(300);
 
@@ -174,10 +178,14 @@ fn status(error: &ServerError) -> Status {
 }
 
 /// Asks each address in turn until one admits this node. Ends only with an answer.
-pub async fn ask(addresses: &[String], request: &JoinRequest) -> Result<JoinReply, JoinError> {
+pub async fn ask(
+    net: &Arc<dyn Net>,
+    addresses: &[String],
+    request: &JoinRequest,
+) -> Result<JoinReply, JoinError> {
     loop {
         for address in addresses {
-            match ask_one(address, request.clone()).await {
+            match ask_one(net, address, request.clone()).await {
                 Ok(reply) if request.cluster_id != 0 && reply.cluster_id != request.cluster_id => {
                     return Err(JoinError::OtherCluster {
                         address: address.clone(),
@@ -196,13 +204,12 @@ pub async fn ask(addresses: &[String], request: &JoinRequest) -> Result<JoinRepl
     }
 }
 
-async fn ask_one(address: &str, request: JoinRequest) -> Result<JoinReply, Status> {
+async fn ask_one(net: &Arc<dyn Net>, address: &str, request: JoinRequest) -> Result<JoinReply, Status> {
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}"))
         .map_err(|error| Status::invalid_argument(error.to_string()))?
-        .connect_timeout(Duration::from_secs(2))
         .timeout(PATIENCE);
     let channel = endpoint
-        .connect()
+        .connect_with_connector(Connector::new(net.clone(), CONNECTING))
         .await
         .map_err(|error| Status::unavailable(format!("cannot connect: {error}")))?;
     Ok(PeerClient::new(channel).join(request).await?.into_inner())

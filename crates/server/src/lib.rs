@@ -6,6 +6,7 @@ pub mod config;
 pub mod core;
 mod files;
 pub mod guard;
+pub mod host;
 pub mod housekeeping;
 pub mod http;
 pub mod identity;
@@ -19,4 +20,5 @@ pub mod watch;
 
 pub use config::Config;
 pub use core::Core;
-pub use node::{Node, StartError, init};
+pub use host::Host;
+pub use node::{Node, StartError, init, init_on};

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use env::Env;
 use machine::record::meta::NodeState;
-use storage::{LogStore, PartitionStores, rocks};
+use storage::{Finish, OpenError, Owner, Stores};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use types::{BootId, ClusterId, Incarnation, NodeId};
@@ -26,14 +26,12 @@ use types::{BootId, ClusterId, Incarnation, NodeId};
 use crate::config::{Config, Fault, validate};
 use crate::core::{Core, Handler, Listener, Parts};
 use crate::guard::Guard;
+use crate::host::Host;
 use crate::identity::{DataDir, First, Identity, IdentityError};
 use crate::join::JoinError;
 use crate::metrics::Metrics;
 use crate::reconcile;
 use crate::{files, guard, housekeeping};
-
-/// Exit code after a failure that must not be survived (failed sync, broken promise); the text is on stderr.
-pub const EXIT_FATAL: i32 = 70;
 
 /// Why a controller did not start.
 #[derive(Debug, thiserror::Error)]
@@ -61,13 +59,8 @@ pub enum StartError {
     #[error(transparent)]
     Join(#[from] JoinError),
     /// The stores.
-    #[error("cannot open {what}: {source}")]
-    Storage {
-        /// Which store.
-        what: &'static str,
-        /// Why not.
-        source: std::io::Error,
-    },
+    #[error(transparent)]
+    Storage(#[from] OpenError),
     /// The groups.
     #[error("cannot start: {0}")]
     Raft(#[from] raft::RaftError),
@@ -80,6 +73,11 @@ fn list(faults: &[Fault]) -> String {
 
 /// Writes the identity of a new cluster's first node; its first start founds the cluster.
 pub fn init(config: &Config, partitions: u32, env: &Env) -> Result<Identity, StartError> {
+    init_on(config, partitions, &Host::production(config, env.clone()))
+}
+
+/// [`init`], wherever the node is to live.
+pub fn init_on(config: &Config, partitions: u32, host: &Host) -> Result<Identity, StartError> {
     let faults = validate(config);
     if !faults.is_empty() {
         return Err(StartError::Config(faults));
@@ -91,7 +89,8 @@ pub fn init(config: &Config, partitions: u32, env: &Env) -> Result<Identity, Sta
             text,
         }]));
     }
-    let data = DataDir::lock(&config.node.data_dir)?;
+    let data = DataDir::on(host.disk.clone())?;
+    let env = &host.env;
     let identity = Identity {
         cluster: ClusterId(env.rng.nonzero()),
         node: NodeId(1),
@@ -99,12 +98,6 @@ pub fn init(config: &Config, partitions: u32, env: &Env) -> Result<Identity, Sta
     };
     data.create(&identity, &First::Found { partitions })?;
     Ok(identity)
-}
-
-/// Where logs and states are.
-struct Stores {
-    log: Arc<dyn LogStore>,
-    partitions: Arc<dyn PartitionStores>,
 }
 
 /// A running controller.
@@ -120,23 +113,30 @@ pub struct Node {
 impl Node {
     /// Starts a controller; returns when it takes requests (which may still wait for leaders).
     pub async fn start(config: Config, env: Env) -> Result<Node, StartError> {
+        let host = Host::production(&config, env);
+        Node::start_on(config, host).await
+    }
+
+    /// [`Node::start`], wherever the node lives.
+    pub async fn start_on(config: Config, host: Host) -> Result<Node, StartError> {
+        let env = host.env.clone();
         let faults = validate(&config);
         if !faults.is_empty() {
             return Err(StartError::Config(faults));
         }
         files::raise_limit();
         let config = Arc::new(config);
-        let data = Arc::new(DataDir::lock(&config.node.data_dir)?);
+        let data = Arc::new(DataDir::on(host.disk.clone())?);
         let listeners = serve::Listeners::bind(&config, &env).await?;
         let identity = first::identity(&config, &env, &data, listeners.advertised(&config)).await?;
         let boots = data.boot()?;
         data.check_log()?;
-        let stores = open_stores(&config, &identity).await?;
+        let stores = open_stores(&host, &identity).await?;
         data.log_made()?;
-        let core = make_core(&config, &env, &identity);
+        let core = make_core(&config, &host, &identity);
         let raft = start_raft(
             &config,
-            &env,
+            &host,
             &identity,
             boots,
             &stores,
@@ -167,7 +167,7 @@ impl Node {
         };
         tasks.spawn(first::follow_up(core.clone(), data.clone(), me, stop.clone()));
         reconcile::start(&core, &data, &tasks, &stop);
-        tasks.spawn(heed_refusals(raft.clone(), stop.clone()));
+        tasks.spawn(heed_refusals(core.clone(), stop.clone()));
         tasks.spawn(housekeeping::run(core.clone(), stop.clone()));
         ports.serve_clients(client, &core, &config, &stop);
         ports.serve_http(http, &core, &stop);
@@ -218,25 +218,18 @@ impl Node {
     }
 }
 
-/// Says why and ends the process at once: no promise can be kept any more.
-fn fatal(text: &str) {
-    tracing::error!(text, "fatal: the process stops");
-    eprintln!("holdfast: fatal: {text}");
-    std::process::exit(EXIT_FATAL);
-}
-
 /// Stops the process when the others refuse its identity.
-async fn heed_refusals(raft: Arc<raft::Node>, stop: CancellationToken) {
-    let mut refusal = raft.fatal_refusal();
+async fn heed_refusals(core: Arc<Core>, stop: CancellationToken) {
+    let mut refusal = core.raft().fatal_refusal();
     tokio::select! {
         () = stop.cancelled() => {}
-        Ok(text) = refusal.wait_for(Option::is_some) => fatal(text.as_deref().unwrap_or_default()),
+        Ok(text) = refusal.wait_for(Option::is_some) => core.fatal(text.as_deref().unwrap_or_default()),
     }
 }
 
 /// Has the log's callbacks called by a task: each would wake tasks of its own from the writer's thread, and each wake-up
 /// from there costs more than all that is done here. What waits is bounded by what the log's queue takes.
-fn call_back_here() -> rocks::Finish {
+fn call_back_here() -> Finish {
     let (sender, mut finished) = tokio::sync::mpsc::unbounded_channel::<Vec<_>>();
     tokio::spawn(async move {
         while let Some(batch) = finished.recv().await {
@@ -257,46 +250,20 @@ fn call_back(batch: Vec<(storage::Done, std::io::Result<()>)>) {
     }
 }
 
-async fn open_stores(config: &Arc<Config>, identity: &Identity) -> Result<Stores, StartError> {
-    let (config, owner) = (
-        config.clone(),
-        rocks::Owner {
-            cluster: identity.cluster,
-            node: identity.node,
-        },
-    );
-    let finish = call_back_here();
-    let opened = tokio::task::spawn_blocking(move || {
-        let options = rocks::Options {
-            owner: Some(owner),
-            finish: Some(finish),
-            cache_bytes: config.storage.cache_bytes,
-            state_buffers_bytes: config.storage.write_buffers_bytes,
-            ..rocks::Options::default()
-        };
-        let dir = &config.node.data_dir;
-        let log = rocks::Log::open(&dir.join("log"), options.clone(), Arc::new(fatal)).map_err(|source| {
-            StartError::Storage {
-                what: "the log",
-                source,
-            }
-        })?;
-        let partitions =
-            rocks::Partitions::open(&storage::partitions_path(dir), options).map_err(|source| {
-                StartError::Storage {
-                    what: "the partitions' state",
-                    source,
-                }
-            })?;
-        Ok(Stores { log, partitions })
-    });
-    opened.await.map_err(|error| StartError::Storage {
+async fn open_stores(host: &Host, identity: &Identity) -> Result<Stores, StartError> {
+    let owner = Owner {
+        cluster: identity.cluster,
+        node: identity.node,
+    };
+    let (disk, fatal, finish) = (host.disk.clone(), host.fatal.clone(), call_back_here());
+    let opening = host.env.blocking.run(move || disk.open(owner, finish, fatal));
+    Ok(opening.await.map_err(|source| OpenError {
         what: "the stores",
-        source: std::io::Error::other(error),
-    })?
+        source,
+    })??)
 }
 
-fn make_core(config: &Config, env: &Env, identity: &Identity) -> Arc<Core> {
+fn make_core(config: &Config, host: &Host, identity: &Identity) -> Arc<Core> {
     Core::new(Parts {
         cluster: identity.cluster,
         node: identity.node,
@@ -304,13 +271,14 @@ fn make_core(config: &Config, env: &Env, identity: &Identity) -> Arc<Core> {
         partition_queue: config.limits.partition_queue,
         guard: Arc::new(Guard::new(config.limits.disk_reserve_bytes)),
         metrics: Arc::new(Metrics::default()),
-        rng: env.rng.clone(),
+        env: host.env.clone(),
+        fatal: host.fatal.clone(),
     })
 }
 
 async fn start_raft(
     config: &Config,
-    env: &Env,
+    host: &Host,
     identity: &Identity,
     boots: u64,
     stores: &Stores,
@@ -321,7 +289,7 @@ async fn start_raft(
         node: identity.node,
         cluster: identity.cluster,
         incarnation: identity.incarnation,
-        boot: BootId(env.rng.nonzero()),
+        boot: BootId(host.env.rng.nonzero()),
         boots,
         peer_address: config
             .advertise
@@ -337,9 +305,9 @@ async fn start_raft(
     };
     core.keep_log(stores.log.clone());
     let handler = Arc::new(Handler::new(core));
-    let listener = Arc::new(Listener::new(core, Arc::new(fatal)));
+    let listener = Arc::new(Listener::new(core, host.fatal.clone()));
     let (log, partitions) = (stores.log.clone(), stores.partitions.clone());
-    Ok(raft::Node::start(settings, env.clone(), log, partitions, handler, listener).await?)
+    Ok(raft::Node::start(settings, host.env.clone(), log, partitions, handler, listener).await?)
 }
 
 /// The record of this node as it goes into the map.

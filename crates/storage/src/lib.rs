@@ -8,6 +8,7 @@
 //!
 //! A failed sync is reported once, through [`Fatal`], and the process stops: it is never tried again.
 
+pub mod disk;
 pub mod lock;
 pub mod memory;
 pub mod rocks;
@@ -24,6 +25,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use machine::{Change, View, ViewError};
 use types::{PartitionId, ReplicaId};
+
+pub use disk::{Disk, Finish, OpenError, Owner, Stores};
 
 /// Fired once, when what was asked is durable or has failed.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;

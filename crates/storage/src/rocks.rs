@@ -4,6 +4,7 @@
 
 mod checkpoint;
 mod codec;
+mod disk;
 mod files;
 mod generation;
 mod hot;
@@ -18,6 +19,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use disk::DirDisk;
 pub use log::Log;
 pub use open::Partitions;
-pub use options::{Finish, LOG_FILES, Options, Owner, Probe, STATE_FILES, Step};
+pub use options::{LOG_FILES, Options, Probe, STATE_FILES, Step};

@@ -45,6 +45,7 @@ pub const LAYERS: &[Row] = &[
             "types", "env", "machine", "checker", "planner", "proto", "storage", "raft", "snapshot",
         ],
     ),
+    row(4, "workload", &["types", "env", "proto", "client", "checker"]),
     row(4, "agent", &["types", "env", "proto", "client"]),
     row(4, "lb", &["types", "env", "proto", "client"]),
     row(
@@ -55,11 +56,17 @@ pub const LAYERS: &[Row] = &[
     row(
         5,
         "sim",
-        &["+below", "server", "agent", "lb", "raft", "snapshot", "client"],
+        &[
+            "+below", "server", "agent", "lb", "raft", "snapshot", "client", "workload",
+        ],
     ),
     row(5, "bench", &["types", "client"]),
     row(6, "tests", &["types", "proto", "client", "checker"]),
-    row(6, "jepsen", &["types", "proto", "client", "checker"]),
+    row(
+        6,
+        "jepsen",
+        &["types", "env", "proto", "client", "checker", "workload"],
+    ),
     row(6, "xtask", &[]),
 ];
 

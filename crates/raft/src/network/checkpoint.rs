@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use env::Clock;
+use env::{Clock, Env};
 use openraft::errors::{NetworkError, StreamingError};
 use parking_lot::Mutex;
 use proto::peer::{
@@ -165,7 +165,7 @@ async fn attempt(
         let mut first = offset == 0;
         while first || offset < file.size_bytes {
             first = false;
-            let data = read(checkpoint, &file.name, offset)
+            let data = read(&client.network.env, checkpoint, &file.name, offset)
                 .await
                 .map_err(Attempt::Read)?;
             if data.is_empty() && offset < file.size_bytes {
@@ -215,10 +215,8 @@ async fn confirm(in_flight: &mut VecDeque<crate::peer::Reply>) -> Result<(), Req
     Ok(())
 }
 
-async fn read(checkpoint: &Arc<dyn Checkpoint>, name: &str, offset: u64) -> io::Result<Bytes> {
+async fn read(env: &Env, checkpoint: &Arc<dyn Checkpoint>, name: &str, offset: u64) -> io::Result<Bytes> {
     let (checkpoint, name) = (checkpoint.clone(), name.to_owned());
-    let reading = tokio::task::spawn_blocking(move || checkpoint.read(&name, offset, BULK_CHUNK_BYTES));
-    reading
-        .await
-        .unwrap_or_else(|stopped| Err(io::Error::other(stopped)))
+    let reading = move || checkpoint.read(&name, offset, BULK_CHUNK_BYTES);
+    env.blocking.run(reading).await.flatten()
 }

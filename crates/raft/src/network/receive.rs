@@ -88,13 +88,11 @@ fn disk(error: io::Error) -> Status {
 }
 
 /// Runs disk work off the runtime's thread.
-async fn blocking<T: Send + 'static>(
+async fn apart<T: Send + 'static>(
+    env: &Env,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, Status> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result.map_err(disk),
-        Err(stopped) => Err(Status::internal(stopped.to_string())),
-    }
+    env.blocking.run(work).await.flatten().map_err(disk)
 }
 
 impl Receiving {
@@ -140,7 +138,7 @@ impl Receiving {
             .collect();
         let bytes = wanted.values().sum();
         self.make_room(at, bytes)?;
-        let incoming = blocking(move || store.receive()).await?;
+        let incoming = apart(&self.env, move || store.receive()).await?;
         let transfer = Arc::new(Transfer {
             id: self.env.rng.nonzero(),
             snapshot_id: meta.snapshot_id.clone(),
@@ -213,7 +211,7 @@ impl Receiving {
             );
             return Err(Status::out_of_range(text));
         }
-        blocking(move || {
+        apart(&self.env, move || {
             let incoming = files
                 .incoming
                 .as_mut()
@@ -242,9 +240,9 @@ impl Receiving {
             return Err(Status::data_loss("files are missing or incomplete"));
         }
         if let Some(incoming) = files.incoming.take() {
-            let transfer = transfer.clone();
+            let (env, transfer) = (self.env.clone(), transfer.clone());
             tokio::spawn(async move {
-                let installed = install(&transfer, raft, incoming).await;
+                let installed = install(&env, &transfer, raft, incoming).await;
                 transfer.outcome.send_replace(Some(installed));
             });
         }
@@ -258,8 +256,13 @@ impl Receiving {
 }
 
 /// Opens what was received, and hands it to the group.
-async fn install(transfer: &Transfer, raft: Raft, mut incoming: Box<dyn Incoming>) -> Result<Bytes, Status> {
-    let (incoming, applied) = blocking(move || {
+async fn install(
+    env: &Env,
+    transfer: &Transfer,
+    raft: Raft,
+    mut incoming: Box<dyn Incoming>,
+) -> Result<Bytes, Status> {
+    let (incoming, applied) = apart(env, move || {
         let applied = incoming.finish()?;
         Ok((incoming, applied))
     })

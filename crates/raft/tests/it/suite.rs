@@ -30,7 +30,14 @@ impl StoreBuilder<TypeConfig, ReplicaLog, StateMachine, ()> for Builder {
             let (progress, heard) = (Progress::new(), Arc::new(Heard::default()));
             let trouble = Trouble::new(P, replica, heard.clone());
             let store = self.stores.open(P, replica)?;
-            let machine = StateMachine::open(P, store, heard, progress.clone(), trouble.clone())?;
+            let machine = StateMachine::open(
+                P,
+                store,
+                heard,
+                progress.clone(),
+                trouble.clone(),
+                env::Blocking::Pool,
+            )?;
             progress.serve();
             let log = ReplicaLog::open(self.log.clone(), replica, progress, trouble)?;
             Ok(((), log, machine))

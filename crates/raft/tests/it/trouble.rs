@@ -90,6 +90,7 @@ fn machine(kind: io::ErrorKind) -> (StateMachine, Arc<Heard>, Arc<Trouble>) {
         heard.clone(),
         progress.clone(),
         trouble.clone(),
+        env::Blocking::Pool,
     )
     .unwrap();
     progress.serve();

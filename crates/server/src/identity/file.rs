@@ -1,10 +1,9 @@
-//! Small files of `key value` lines with a checksum, replaced atomically and synced.
+//! Small files of `key value` lines with a checksum.
 
 use std::fmt::Display;
-use std::fs::File;
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use storage::Disk;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::{FORMAT, IdentityError};
@@ -50,10 +49,11 @@ impl Record {
     }
 
     /// Reads a file; `None` if there is none.
-    pub(super) fn read(path: &Path) -> Result<Option<Record>, IdentityError> {
-        let text = match std::fs::read(path) {
-            Ok(bytes) => String::from_utf8(bytes).map_err(|_| damaged(path, "not text"))?,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+    pub(super) fn read(disk: &dyn Disk, name: &str) -> Result<Option<Record>, IdentityError> {
+        let path = &disk.place().join(name);
+        let text = match disk.read(name) {
+            Ok(Some(bytes)) => String::from_utf8(bytes).map_err(|_| damaged(path, "not text"))?,
+            Ok(None) => return Ok(None),
             Err(source) => {
                 return Err(IdentityError::Io {
                     doing: "read",
@@ -93,45 +93,19 @@ impl Record {
         }))
     }
 
-    /// Replaces a file: new content synced beside it, renamed over it, directory synced.
-    pub(super) fn write(&self, path: &Path) -> Result<(), IdentityError> {
+    /// Replaces a file.
+    pub(super) fn write(&self, disk: &dyn Disk, name: &str) -> Result<(), IdentityError> {
         let mut body = format!("holdfast {} {FORMAT}\n", self.kind);
         for (key, value) in &self.lines {
             body.push_str(&format!("{key} {value}\n"));
         }
         let text = format!("{body}checksum {:016x}\n", xxh3_64(body.as_bytes()));
-        let replace = || -> io::Result<()> {
-            let beside = path.with_extension("new");
-            let mut file = File::create(&beside)?;
-            file.write_all(text.as_bytes())?;
-            file.sync_all()?;
-            std::fs::rename(&beside, path)?;
-            sync_parent(path)
-        };
-        replace().map_err(|source| IdentityError::Io {
-            doing: "write",
-            path: path.to_owned(),
-            source,
-        })
-    }
-}
-
-/// Removes a file if it is there, durably.
-pub(super) fn remove(path: &Path) -> Result<(), IdentityError> {
-    match std::fs::remove_file(path).and_then(|()| sync_parent(path)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(IdentityError::Io {
-            doing: "remove",
-            path: path.to_owned(),
-            source: error,
-        }),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-fn sync_parent(path: &Path) -> io::Result<()> {
-    match path.parent() {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
+        disk.replace(name, text.as_bytes())
+            .map_err(|source| IdentityError::Io {
+                doing: "write",
+                path: disk.place().join(name),
+                source,
+            })
     }
 }
 

@@ -10,11 +10,12 @@ use futures::StreamExt;
 use machine::outcome::RefusalKind;
 use machine::record::meta::{Bootstrap, Change};
 use proto::peer::JoinRequest;
+use storage::{OpenError, Stores};
 use tokio_util::sync::CancellationToken;
 use types::{ClusterId, Incarnation, NodeId, PartitionId, ReplicaId};
 
 use super::serve::Addresses;
-use super::{StartError, Stores, fatal, record};
+use super::{StartError, record};
 use crate::config::Config;
 use crate::core::{Core, ServerError, meta_command};
 use crate::files;
@@ -66,7 +67,7 @@ pub(super) async fn identity(
         meta_lost: false,
     };
     tracing::info!(join = ?config.cluster.join, "asking to be admitted");
-    let reply = crate::join::ask(&config.cluster.join, &request).await?;
+    let reply = crate::join::ask(&env.net, &config.cluster.join, &request).await?;
     let identity = Identity {
         cluster: ClusterId(reply.cluster_id),
         node: NodeId(reply.node_id),
@@ -94,7 +95,7 @@ pub(super) async fn open_replicas(
     data: &DataDir,
     stores: &Stores,
 ) -> Result<Option<ReplicaId>, StartError> {
-    let mut listed = stores.partitions.list().map_err(|source| StartError::Storage {
+    let mut listed = stores.partitions.list().map_err(|source| OpenError {
         what: "the partitions' state",
         source,
     })?;
@@ -165,7 +166,7 @@ async fn remove_gone(
             tracing::warn!(%partition, %replica, %error, "cannot remove the replica yet");
         }
     }
-    let logs = stores.log.replicas().map_err(|source| StartError::Storage {
+    let logs = stores.log.replicas().map_err(|source| OpenError {
         what: "the log",
         source,
     })?;
@@ -182,7 +183,7 @@ async fn give_up_stateless(
     stores: &Stores,
     listed: &[(PartitionId, ReplicaId)],
 ) -> Result<(), StartError> {
-    let failed = |source| StartError::Storage {
+    let failed = |source| OpenError {
         what: "the log",
         source,
     };
@@ -242,7 +243,7 @@ async fn regain_meta(core: &Arc<Core>, data: &DataDir, me: &Me) -> Result<Replic
         cluster_id: me.identity.cluster.0,
         meta_lost: true,
     };
-    let reply = crate::join::ask(&addresses, &request)
+    let reply = crate::join::ask(&core.env().net, &addresses, &request)
         .await
         .map_err(|error| error.to_string())?;
     let peers = reply.peers.into_iter();
@@ -267,10 +268,10 @@ pub(super) async fn follow_up(core: Arc<Core>, data: Arc<DataDir>, me: Me, stop:
 
 async fn settle(core: &Arc<Core>, data: &DataDir, me: &Me) {
     if let Err(why) = hold_meta(core, data, me).await {
-        fatal(&why);
+        core.fatal(&why);
     }
     let first = data.first().unwrap_or_else(|error| {
-        fatal(&error.to_string());
+        core.fatal(&error.to_string());
         None
     });
     if let Some(First::Found { partitions }) = first {
@@ -312,7 +313,7 @@ async fn tell(core: &Core, change: Change, what: &str) {
             Err(ServerError::Refused(refusal)) => match refusal.kind() {
                 RefusalKind::AlreadyExists => return,
                 RefusalKind::Stale | RefusalKind::NotFound | RefusalKind::Invalid => {
-                    return fatal(&format!("the cluster refuses this node: {}", refusal.text));
+                    return core.fatal(&format!("the cluster refuses this node: {}", refusal.text));
                 }
                 _ => tracing::warn!(text = refusal.text, "cannot {what}"),
             },

@@ -151,7 +151,11 @@ async fn ask_peers(core: &Core) -> BTreeMap<NodeId, String> {
         .filter(|known| known.node != core.node_id())
         .map(|known| known.address)
         .collect();
-    let asked = tokio::time::timeout(Duration::from_secs(5), crate::join::ask(&addresses, &request)).await;
+    let asked = tokio::time::timeout(
+        Duration::from_secs(5),
+        crate::join::ask(&core.env().net, &addresses, &request),
+    )
+    .await;
     if let Ok(Ok(reply)) = asked {
         told.extend(
             reply

@@ -117,7 +117,12 @@ async fn drive(core: &Core, partition: PartitionId) {
         };
         match done {
             Ok(()) => progress = Instant::now(),
-            Err(raft::MembershipError::NotLeader { .. } | raft::MembershipError::Stopped) => return,
+            // A leader that is handing over refuses changes, and may still be told as the leader: without a pause the
+            // next turn would begin at once, and end like this one.
+            Err(raft::MembershipError::NotLeader { .. } | raft::MembershipError::Stopped) => {
+                tokio::time::sleep(CATCH_UP).await;
+                return;
+            }
             Err(error) => {
                 tracing::debug!(%partition, %error, "membership change will be tried again");
                 tokio::time::sleep(CATCH_UP * 2).await;

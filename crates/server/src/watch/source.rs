@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use env::Blocking;
 use machine::outcome::Empty;
 use machine::query::{Ask, AskHistory, History, Told};
 use machine::{Answer, Query};
@@ -73,7 +74,7 @@ impl Source for Core {
             .local_view(space.partition)
             .filter(|_| Core::is_local(self, space.partition));
         let answer = match view {
-            Some(view) => look(view, query, space.partition).await?,
+            Some(view) => look(self.env().blocking, view, query, space.partition).await?,
             None => self.query(space.partition, query, true).await?.answer,
         };
         match answer.told {
@@ -97,9 +98,14 @@ impl Source for Core {
         }
         let query = query(space, Ask::Namespace(Empty {}));
         Ok(Some(
-            look(replica.store().point(), query, space.partition)
-                .await?
-                .revision,
+            look(
+                self.env().blocking,
+                replica.store().point(),
+                query,
+                space.partition,
+            )
+            .await?
+            .revision,
         ))
     }
 
@@ -126,11 +132,12 @@ impl Source for Core {
 
 /// Reads the state here, away from the threads that carry heartbeats.
 async fn look(
+    blocking: Blocking,
     view: Arc<dyn storage::PointView>,
     query: Query,
     partition: PartitionId,
 ) -> Result<Answer, ServerError> {
-    let read = tokio::task::spawn_blocking(move || machine::answer(&*view, &query)).await;
+    let read = blocking.run(move || machine::answer(&*view, &query)).await;
     match read {
         Ok(Ok(answer)) => Ok(answer),
         Ok(Err(error)) => Err(ServerError::Corrupt {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use types::{PartitionId, ReplicaId};
 
+use super::files::Files;
 use super::log::{LogDisk, MemoryLog};
 use super::state::{MemoryStores, StateDisk};
 use crate::{Done, Fatal, LogStore, PartitionStores};
@@ -31,6 +32,7 @@ pub(super) struct Disk {
     pub(super) free_bytes: u64,
     pub(super) log: LogDisk,
     pub(super) states: BTreeMap<(PartitionId, ReplicaId), StateDisk>,
+    pub(super) files: Files,
 }
 
 /// Callbacks in the order in which they must fire. One caller fires at a time; others only queue.
@@ -82,6 +84,7 @@ impl MemoryDisk {
         disk.failing = false;
         disk.failed = None;
         disk.fatal = None;
+        disk.files.unlock();
         let silenced = disk.log.crash(choose);
         for state in disk.states.values_mut() {
             state.crash(choose);
@@ -96,6 +99,13 @@ impl MemoryDisk {
     pub fn hold_sync(&self, on: bool) {
         self.inner.lock().held = on;
         self.settle();
+    }
+
+    /// Does one sync, held or not, of all that waits now.
+    pub fn sync(&self) {
+        let held = std::mem::take(&mut self.inner.lock().held);
+        self.settle();
+        self.inner.lock().held = held;
     }
 
     /// From now on every sync fails, until the crash that follows.
@@ -120,9 +130,25 @@ impl MemoryDisk {
         }
     }
 
+    /// The stores that are open now are dead, and what they had not synced is as unsure as before.
+    pub fn power_off(&self) {
+        self.inner.lock().boot += 1;
+    }
+
+    /// Whether someone waits for a sync.
+    pub fn waiting(&self) -> bool {
+        let disk = self.inner.lock();
+        disk.log.unsynced.iter().any(|(_, _, done)| done.is_some())
+    }
+
     /// Operations of the log that a crash now could lose.
     pub fn unsynced(&self) -> usize {
         self.inner.lock().log.unsynced.len()
+    }
+
+    /// Runs `act` on the disk as it is, whoever has it open.
+    pub(super) fn with_any<T>(&self, act: impl FnOnce(&mut Disk) -> T) -> T {
+        act(&mut self.inner.lock())
     }
 
     /// Runs `act` on the disk of `boot`.

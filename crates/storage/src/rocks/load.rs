@@ -12,7 +12,8 @@ use types::{ClusterId, NodeId, ReplicaId};
 
 use super::codec::{self, Wrong};
 use super::mirror::Mirror;
-use super::options::{Owner, rocks_error};
+use super::options::rocks_error;
+use crate::Owner;
 use crate::damaged;
 
 /// Writes the owner into a new log; refuses an old one of another owner.

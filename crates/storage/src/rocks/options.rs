@@ -7,20 +7,10 @@ use std::sync::Arc;
 use rocksdb::{
     BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Env, LogLevel, WriteBufferManager,
 };
-use types::{ClusterId, NodeId};
 
 use super::hot::Budget;
 use crate::lock::{self, DirLock};
-use crate::{Done, damaged};
-
-/// Whose log this is. Written into a new log, compared with an old one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Owner {
-    /// The cluster.
-    pub cluster: ClusterId,
-    /// The node.
-    pub node: NodeId,
-}
+use crate::{Done, Finish, Owner, damaged};
 
 /// The moments between which a crash leaves something different behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,10 +36,6 @@ pub const STATE_FILES: usize = 64;
 
 /// Called at each [`Step`], on the thread that does the work. An error counts as the disk's, a pause as a slow disk.
 pub type Probe = Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
-
-/// Takes the callbacks of one batch of the log, with what came of each, in order, and sees to it that they are called.
-/// Runs on the log's writer, which does nothing else meanwhile.
-pub type Finish = Arc<dyn Fn(Vec<(Done, io::Result<()>)>) + Send + Sync>;
 
 /// Settings of both stores. The defaults suit three nodes with up to a few hundred partitions.
 #[derive(Clone)]

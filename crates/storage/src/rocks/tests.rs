@@ -14,7 +14,8 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use types::ReplicaId;
 
-use super::{Log, Options, Owner, Partitions};
+use super::{Log, Options, Partitions};
+use crate::Owner;
 use crate::suite::{self, Fixture};
 use crate::{Fatal, LogRecord, LogStore, PartitionStores};
 

@@ -1,5 +1,5 @@
 //! The log's one writer: takes everything that waits, writes it as one batch with one sync, then tells those who asked,
-//! in order ([`super::Finish`]). After a failed write nothing is tried again.
+//! in order ([`crate::Finish`]). After a failed write nothing is tried again.
 
 use std::collections::BTreeMap;
 use std::io;

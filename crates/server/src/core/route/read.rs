@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use env::Blocking;
 use machine::Query;
 use machine::query::Told;
 use parking_lot::Mutex;
@@ -59,7 +60,7 @@ impl Core {
             deadline.min(Instant::now() + BEHIND)
         };
         let answered = match reach(replica, point, until).await {
-            Ok(()) => answer(replica, query, point.term, point.index).await,
+            Ok(()) => answer(self.env.blocking, replica, query, point.term, point.index).await,
             Err(_) if !large => return self.query_at_leader(partition, query, false).await,
             Err(error) => Err(error),
         };
@@ -127,7 +128,7 @@ impl Core {
     ) -> Result<Queried, Failed> {
         let point = replica.read_index(left).await.map_err(Failed::read)?;
         query.clock_ms = replica.clock_ms();
-        answer(replica, query, point.term, point.index).await
+        answer(self.env.blocking, replica, query, point.term, point.index).await
     }
 
     /// Answers from what is applied here, once what was served before a restart is applied again.
@@ -139,7 +140,7 @@ impl Core {
     ) -> Result<Queried, Failed> {
         replica.wait_recovered(left).await.map_err(Failed::read)?;
         let status = replica.status();
-        answer(replica, query, status.term, status.applied).await
+        answer(self.env.blocking, replica, query, status.term, status.applied).await
     }
 
     async fn query_there(
@@ -177,13 +178,19 @@ async fn reach(replica: &raft::Replica, point: ReadPoint, until: Instant) -> Res
 }
 
 /// Reads at one point in time. What may scan much leaves the runtime's threads alone.
-async fn answer(replica: &raft::Replica, query: Query, term: u64, index: u64) -> Result<Queried, Failed> {
+async fn answer(
+    blocking: Blocking,
+    replica: &raft::Replica,
+    query: Query,
+    term: u64,
+    index: u64,
+) -> Result<Queried, Failed> {
     let partition = replica.partition();
     let store = replica.store();
     let heavy = scans(&query);
     let read = move || machine::answer(&*store.point(), &query);
     let answered = if heavy {
-        tokio::task::spawn_blocking(read).await.map_err(|error| {
+        blocking.run(read).await.map_err(|error| {
             Failed::Final(ServerError::Internal {
                 text: format!("a read failed: {error}"),
             })

@@ -1,0 +1,226 @@
+//! The network of simulated processes: turmoil's sockets, with links that can be cut.
+//!
+//! turmoil's TCP does not send again what was lost, so a cut that lost messages would break streams that a real network
+//! only delays. Links are therefore cut where they are read: what was sent waits, and comes when the link is whole again,
+//! unless one end has given up by then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use env::{Connection, Listen, Net};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use turmoil::net::{TcpListener, TcpStream};
+
+/// From one host to another.
+pub type Link = (String, String);
+
+/// What is wrong with the links between hosts.
+#[derive(Clone, Default)]
+pub struct Links(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    cut: BTreeSet<Link>,
+    waiting: BTreeMap<Link, Vec<Waker>>,
+    /// Raised for a pair of hosts when all their connections break.
+    breaks: BTreeMap<Link, u64>,
+}
+
+impl Links {
+    /// From now on nothing comes through, unless so already.
+    pub fn cut(&self, link: Link) -> bool {
+        self.0.lock().cut.insert(link)
+    }
+
+    /// What waited comes through, and what follows.
+    pub fn join(&self, link: &Link) {
+        let mut state = self.0.lock();
+        state.cut.remove(link);
+        let woken = state.waiting.remove(link);
+        drop(state);
+        woken.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Whether nothing comes through.
+    pub fn is_cut(&self, link: &Link) -> bool {
+        self.0.lock().cut.contains(link)
+    }
+
+    /// All connections there are between two hosts break, in both directions.
+    pub fn reset(&self, a: &str, b: &str) {
+        let mut state = self.0.lock();
+        let mut woken = Vec::new();
+        for link in [(a.to_owned(), b.to_owned()), (b.to_owned(), a.to_owned())] {
+            *state.breaks.entry(link.clone()).or_default() += 1;
+            woken.extend(state.waiting.remove(&link).unwrap_or_default());
+        }
+        drop(state);
+        woken.into_iter().for_each(Waker::wake);
+    }
+
+    fn breaks(&self, link: &Link) -> u64 {
+        self.0.lock().breaks.get(link).copied().unwrap_or(0)
+    }
+
+    /// Pending while the link is cut.
+    fn poll_open(&self, link: &Link, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.is_cut(link) {
+            return Poll::Ready(());
+        }
+        self.wake_at_change(link, cx);
+        Poll::Pending
+    }
+
+    fn wake_at_change(&self, link: &Link, cx: &Context<'_>) {
+        let mut state = self.0.lock();
+        let waiting = state.waiting.entry(link.clone()).or_default();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+    }
+
+    async fn open(&self, link: &Link) {
+        std::future::poll_fn(|cx| self.poll_open(link, cx)).await;
+    }
+}
+
+/// Connections of one boot of one host.
+pub struct SimNet {
+    /// Name of the host.
+    pub host: String,
+    /// Of all hosts.
+    pub links: Links,
+    /// Cleared when the process is dead though its tasks still run, until the step is over.
+    pub alive: Arc<AtomicBool>,
+}
+
+fn split(address: &str) -> io::Result<(&str, u16)> {
+    let wrong = || io::Error::new(io::ErrorKind::InvalidInput, format!("{address} is not host:port"));
+    let (host, port) = address.rsplit_once(':').ok_or_else(wrong)?;
+    Ok((host, port.parse().map_err(|_| wrong())?))
+}
+
+#[async_trait]
+impl Net for SimNet {
+    async fn connect(&self, address: &str, limit: Duration) -> io::Result<Connection> {
+        let (host, port) = split(address)?;
+        let out = (self.host.clone(), host.to_owned());
+        let back = (out.1.clone(), out.0.clone());
+        let connecting = async {
+            // Both ways are needed: the question, and its answer.
+            self.links.open(&out).await;
+            self.links.open(&back).await;
+            TcpStream::connect((host, port)).await
+        };
+        let stream = tokio::time::timeout(limit, connecting).await;
+        let stream = stream.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no answer in time"))??;
+        let made = Guarded::new(stream, back, self.links.clone(), self.alive.clone());
+        Ok(Connection::new(made, address))
+    }
+
+    async fn listen(&self, address: &str) -> io::Result<Box<dyn Listen>> {
+        let (_, port) = split(address)?;
+        Ok(Box::new(SimListen {
+            listener: TcpListener::bind(("0.0.0.0", port)).await?,
+            address: format!("{}:{port}", self.host),
+            host: self.host.clone(),
+            links: self.links.clone(),
+            alive: self.alive.clone(),
+        }))
+    }
+}
+
+struct SimListen {
+    listener: TcpListener,
+    address: String,
+    host: String,
+    links: Links,
+    alive: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl Listen for SimListen {
+    async fn accept(&mut self) -> io::Result<Connection> {
+        let (stream, remote) = self.listener.accept().await?;
+        let from = turmoil::reverse_lookup(remote.ip()).unwrap_or_else(|| remote.ip().to_string());
+        let link = (from, self.host.clone());
+        let made = Guarded::new(stream, link, self.links.clone(), self.alive.clone());
+        Ok(Connection::new(made, &remote.to_string()))
+    }
+
+    fn local_address(&self) -> String {
+        self.address.clone()
+    }
+}
+
+/// A stream over a link that may be cut, of a process that may have died in this very step.
+struct Guarded {
+    stream: TcpStream,
+    /// On which it is read.
+    link: Link,
+    links: Links,
+    breaks: u64,
+    alive: Arc<AtomicBool>,
+}
+
+impl Guarded {
+    fn new(stream: TcpStream, link: Link, links: Links, alive: Arc<AtomicBool>) -> Guarded {
+        Guarded {
+            breaks: links.breaks(&link),
+            stream,
+            link,
+            links,
+            alive,
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        if !self.alive.load(Ordering::Relaxed) {
+            return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+        }
+        match self.links.breaks(&self.link) == self.breaks {
+            true => Ok(()),
+            false => Err(io::Error::from(io::ErrorKind::ConnectionReset)),
+        }
+    }
+}
+
+impl AsyncRead for Guarded {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check()?;
+        if self.links.poll_open(&self.link, cx).is_pending() {
+            return Poll::Pending;
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_pending() {
+            self.links.wake_at_change(&self.link, cx);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Guarded {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check()?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,84 @@
+//! Everything that a seed decides: the cluster, its disks and links, the faults, the load.
+
+use server::config::RaftConfig;
+
+use crate::numbers::Numbers;
+
+/// How long a sync takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SyncDelay {
+    /// Most of them, in milliseconds.
+    pub usual_ms: (u64, u64),
+    /// One in so many is slow.
+    pub slow_once_in: u64,
+    /// How long that takes, in milliseconds.
+    pub slow_ms: (u64, u64),
+}
+
+impl SyncDelay {
+    /// For the next sync, in milliseconds.
+    pub fn pick(&self, numbers: &mut Numbers) -> u64 {
+        let (low, high) = match numbers.once_in(self.slow_once_in) {
+            true => self.slow_ms,
+            false => self.usual_ms,
+        };
+        numbers.between(low, high)
+    }
+}
+
+/// One run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What it follows from.
+    pub seed: u64,
+    /// Controllers.
+    pub nodes: u64,
+    /// Partitions beside the meta partition.
+    pub partitions: u32,
+    /// Delay of a message, in milliseconds.
+    pub latency_ms: (u64, u64),
+    /// Of all disks.
+    pub sync_delay: SyncDelay,
+    /// Of elections.
+    pub timing: RaftConfig,
+    /// How long faults come, in milliseconds.
+    pub safety_ms: u64,
+    /// Between two faults, in milliseconds.
+    pub gap_ms: (u64, u64),
+    /// Clients of each workload.
+    pub clients: u64,
+    /// What clients do.
+    pub workloads: Vec<&'static str>,
+}
+
+impl Plan {
+    /// The run of a seed.
+    pub fn of(seed: u64) -> Plan {
+        let mut numbers = Numbers::of(seed, "plan");
+        let nodes = *numbers.pick(&[1, 3, 3, 3, 3, 3, 5, 5]);
+        let partitions = *numbers.pick(&[1, 1, 2, 3, 4, 8, 16]);
+        let latency_ms = *numbers.pick(&[(0, 1), (1, 3), (1, 10), (2, 40)]);
+        let heartbeat_ms = *numbers.pick(&[100, 300]);
+        let min = heartbeat_ms * 4;
+        Plan {
+            seed,
+            nodes,
+            partitions,
+            latency_ms,
+            sync_delay: SyncDelay {
+                usual_ms: *numbers.pick(&[(0, 1), (0, 5), (2, 12)]),
+                slow_once_in: *numbers.pick(&[20, 100, 1000]),
+                slow_ms: *numbers.pick(&[(10, 50), (50, 300)]),
+            },
+            timing: RaftConfig {
+                heartbeat_ms,
+                election_min_ms: min,
+                election_max_ms: min + min / 2,
+            },
+            safety_ms: 60_000,
+            gap_ms: *numbers.pick(&[(200, 2000), (1000, 6000), (3000, 15_000)]),
+            clients: numbers.between(2, 8),
+            workloads: workload::NAMES.to_vec(),
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! What a seed goes through: a cluster comes into being, faults come while clients work, then everything is mended and
+//! must come to order, and what the clients saw is judged.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use workload::{Client, Workload, space};
+
+use crate::fault::{self, Faults};
+use crate::plan::Plan;
+use crate::trace::Trace;
+use crate::world::{Violation, World};
+
+/// What came of a run that found nothing wrong.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// Simulated time.
+    pub simulated_ms: u64,
+    /// Operations answered.
+    pub operations: u64,
+    /// Operations whose fate nobody knows.
+    pub unknown: u64,
+    /// Faults by kind.
+    pub faults: std::collections::BTreeMap<&'static str, u64>,
+}
+
+/// Runs one seed.
+pub fn run(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Violation> {
+    trace.note(&format!("{plan:?}"));
+    let workloads: Vec<_> = plan
+        .workloads
+        .iter()
+        .filter_map(|name| workload::named(name))
+        .collect();
+    let mut world = World::new(plan, trace).map_err(|error| Violation {
+        at_ms: 0,
+        text: format!("cannot begin: {error:#}"),
+    })?;
+    world.settle("all partitions in order")?;
+    for workload in &workloads {
+        prepare(&mut world, workload)?;
+        for _ in 0..world.plan.clients {
+            let workload = workload.clone();
+            world.start_client(move |client| async move { workload.work(client).await });
+        }
+    }
+    let mut faults = Faults::of(&world);
+    fault::torment(&mut world, &mut faults)?;
+    heal(&mut world)?;
+    world.stop_clients();
+    world.run_for(3000)?;
+    world.settle("all partitions in order again")?;
+    let mut report = Report {
+        faults: faults.count,
+        ..Report::default()
+    };
+    for workload in &workloads {
+        finish(&mut world, workload)?;
+        judge(&world, &**workload, store)?;
+        let tally = workload.tally();
+        report.operations += tally.ok;
+        report.unknown += tally.unknown;
+    }
+    report.simulated_ms = world.now_ms();
+    Ok(report)
+}
+
+/// Everything runs again; writes must be possible within a bounded time, which the settling sees to.
+fn heal(world: &mut World) -> Result<(), Violation> {
+    for at in 0..world.controllers.len() {
+        world.bring_up(at);
+    }
+    world.settle("all partitions in order after the faults")
+}
+
+/// Runs something on a client host until it has worked once.
+fn done_once<F>(world: &mut World, what: &str, run: impl Fn(Client) -> F + 'static) -> Result<(), Violation>
+where
+    F: Future<Output = Result<(), String>> + 'static,
+{
+    let last = Arc::new(Mutex::new(String::new()));
+    let said = last.clone();
+    let done: Arc<AtomicBool> = world.start_client(move |client| async move {
+        while let Err(text) = run(client.clone()).await {
+            *said.lock() = text;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    world.until(what, |_| match done.load(Ordering::Relaxed) {
+        true => Ok(()),
+        false => Err(last.lock().clone()),
+    })
+}
+
+fn prepare(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), Violation> {
+    let workload = workload.clone();
+    let what = format!("{} prepared", workload.name());
+    done_once(world, &what, move |client| {
+        let workload = workload.clone();
+        async move {
+            let said = |status: tonic::Status| status.to_string();
+            space::make(&client, client.any_node(), workload.namespace())
+                .await
+                .map_err(said)?;
+            workload.prepare(&client).await.map_err(said)
+        }
+    })
+}
+
+fn finish(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), Violation> {
+    let workload = workload.clone();
+    let what = format!("{} finished", workload.name());
+    done_once(world, &what, move |client| {
+        let workload = workload.clone();
+        async move { workload.finish(&client).await }
+    })
+}
+
+fn judge(world: &World, workload: &dyn Workload, store: Option<&Path>) -> Result<(), Violation> {
+    let findings = workload.judge();
+    let tally = workload.tally();
+    world.trace.note(&format!("{}: {tally:?}", workload.name()));
+    if let Some(store) = store.filter(|_| !findings.is_empty()) {
+        let path = store.join(format!("{}.jsonl", workload.name()));
+        if let Err(error) =
+            std::fs::create_dir_all(store).and_then(|()| std::fs::write(path, workload.history()))
+        {
+            world.trace.note(&format!("the history cannot be kept: {error}"));
+        }
+    }
+    match findings.first() {
+        None => Ok(()),
+        Some(first) => Err(world.violation(format!(
+            "{}: {} (of {} findings)",
+            workload.name(),
+            first.text,
+            findings.len()
+        ))),
+    }
+}

@@ -1,0 +1,350 @@
+//! The cluster on one thread: hosts, network, time, and what is done to them.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use env::{Blocking, Env, SeededRng};
+use tokio::sync::mpsc;
+use turmoil::Sim;
+use workload::{Client, Site};
+
+use crate::clock::TrueClock;
+use crate::controller::{CLIENT_PORT, Controller, End};
+use crate::invariant::{Invariant, Seen};
+use crate::net::{Link, Links, SimNet};
+use crate::numbers::Numbers;
+use crate::plan::Plan;
+use crate::trace::Trace;
+
+/// How long a cluster may take to come into being, or back to order, in simulated milliseconds.
+const SETTLE_MS: u64 = 120_000;
+
+/// The host of all clients.
+const CLIENTS: &str = "clients";
+
+/// The work of one client.
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Simulated milliseconds of this process's run.
+static STEPS: AtomicU64 = AtomicU64::new(0);
+
+/// How far this process's run is, for a thread that watches it.
+pub fn steps() -> &'static AtomicU64 {
+    &STEPS
+}
+
+/// Something is wrong with the system under test: what, and when.
+#[derive(Debug, thiserror::Error)]
+#[error("at {at_ms} ms: {text}")]
+pub struct Violation {
+    /// Simulated time.
+    pub at_ms: u64,
+    /// What.
+    pub text: String,
+}
+
+/// How a process goes down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Down {
+    /// Killed: the kernel closes its connections and keeps what was written.
+    Killed,
+    /// The power is gone: nobody is told, and what was not synced is lost or torn.
+    Power,
+}
+
+/// A running cluster.
+pub struct World {
+    /// What this run is.
+    pub plan: Plan,
+    /// All controllers, by id from 1.
+    pub controllers: Vec<Arc<Controller>>,
+    /// What happens, for people and for comparison.
+    pub trace: Trace,
+    sim: Sim<'static>,
+    invariants: Vec<Box<dyn Invariant>>,
+    numbers: Numbers,
+    down: Vec<bool>,
+    clients: u64,
+    tasks: mpsc::UnboundedSender<Task>,
+    stop: Arc<AtomicBool>,
+    clock: Arc<TrueClock>,
+    links: Links,
+}
+
+impl World {
+    /// Builds the cluster of `plan`; nothing runs yet.
+    pub fn new(plan: Plan, trace: Trace) -> anyhow::Result<World> {
+        let (low, high) = plan.latency_ms;
+        let mut builder = turmoil::Builder::new();
+        builder
+            .tick_duration(Duration::from_millis(1))
+            .simulation_duration(Duration::from_secs(1 << 32))
+            .rng_seed(plan.seed)
+            .enable_random_order()
+            .tcp_capacity(64 * 1024)
+            .min_message_latency(Duration::from_millis(low))
+            .max_message_latency(Duration::from_millis(high));
+        let (mut sim, links) = (builder.build(), Links::default());
+        let controllers: Vec<_> = (1..=plan.nodes)
+            .map(|id| Controller::new(&plan, id, &links))
+            .collect();
+        controllers[0].found(plan.partitions)?;
+        for controller in &controllers {
+            let running = controller.clone();
+            sim.host(controller.name.as_str(), move || {
+                let running = running.clone();
+                async move {
+                    running.run().await;
+                    Ok(())
+                }
+            });
+        }
+        let (tasks, received) = mpsc::unbounded_channel();
+        sim.client(CLIENTS, run_tasks(received));
+        Ok(World {
+            numbers: Numbers::of(plan.seed, "world"),
+            down: vec![false; controllers.len()],
+            invariants: crate::invariant::all(),
+            controllers,
+            trace,
+            sim,
+            plan,
+            clients: 0,
+            tasks,
+            stop: Arc::default(),
+            clock: Arc::default(),
+            links,
+        })
+    }
+
+    /// Simulated time.
+    pub fn now_ms(&self) -> u64 {
+        self.sim.elapsed().as_millis() as u64
+    }
+
+    /// Lets one millisecond pass everywhere, then looks at everything.
+    pub fn step(&mut self) -> Result<(), Violation> {
+        STEPS.store(self.now_ms(), Ordering::Relaxed);
+        self.trace.at(self.now_ms());
+        if let Err(error) = self.sim.step() {
+            return Err(self.violation(format!("a client failed: {error}")));
+        }
+        self.trace.at(self.now_ms());
+        self.bury()?;
+        if let Some(panic) = self.trace.panic() {
+            return Err(self.violation(format!("panic: {panic}")));
+        }
+        let seen = Seen {
+            now_ms: self.now_ms(),
+            controllers: &self.controllers,
+        };
+        for invariant in &mut self.invariants {
+            if let Err(text) = invariant.check(&seen) {
+                let text = format!("{}: {text}", invariant.name());
+                return Err(self.violation(text));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets time pass.
+    pub fn run_for(&mut self, ms: u64) -> Result<(), Violation> {
+        let end = self.now_ms() + ms;
+        while self.now_ms() < end {
+            self.step()?;
+        }
+        Ok(())
+    }
+
+    /// Lets time pass until `holds`, at most so long that something must be wrong.
+    pub fn until(
+        &mut self,
+        what: &str,
+        mut holds: impl FnMut(&World) -> Result<(), String>,
+    ) -> Result<(), Violation> {
+        let end = self.now_ms() + SETTLE_MS;
+        loop {
+            let Err(missing) = holds(self) else {
+                self.trace.note(&format!("reached: {what}"));
+                return Ok(());
+            };
+            if self.now_ms() >= end {
+                return Err(self.violation(format!("liveness: not {what} after {SETTLE_MS} ms: {missing}")));
+            }
+            for _ in 0..10 {
+                self.step()?;
+            }
+        }
+    }
+
+    /// A violation that was found now.
+    pub fn violation(&self, text: String) -> Violation {
+        Violation {
+            at_ms: self.now_ms(),
+            text,
+        }
+    }
+
+    /// Processes that ended by themselves: what fell with them is as after a kill.
+    fn bury(&mut self) -> Result<(), Violation> {
+        for at in 0..self.controllers.len() {
+            for end in self.controllers[at].ends() {
+                self.trace
+                    .note(&format!("{} ended: {end:?}", self.controllers[at].name));
+                match end {
+                    End::Fatal(text) => {
+                        self.expect_fatal(&text)?;
+                        self.take_down(at, Down::Killed);
+                    }
+                    End::NotStarted(text) => {
+                        return Err(self.violation(format!("a node did not start: {text}")));
+                    }
+                    End::Stopped => self.take_down(at, Down::Killed),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Only a failed disk may end a process.
+    fn expect_fatal(&self, text: &str) -> Result<(), Violation> {
+        match text.contains("disk fails") {
+            true => Ok(()),
+            false => Err(self.violation(format!("a process ended itself: {text}"))),
+        }
+    }
+
+    /// Whether a controller's process is down.
+    pub fn is_down(&self, at: usize) -> bool {
+        self.down[at]
+    }
+
+    /// Ends a controller's process.
+    pub fn take_down(&mut self, at: usize, how: Down) {
+        if self.down[at] {
+            return;
+        }
+        self.down[at] = true;
+        let controller = self.controllers[at].clone();
+        self.trace
+            .note(&format!("{} goes down: {how:?}", controller.name));
+        controller.forget();
+        let others = self.others(at);
+        if how == Down::Power {
+            // Nothing is said to the others: what the kernel would send does not get out.
+            others
+                .iter()
+                .for_each(|other| self.sim.partition(controller.name.as_str(), other.as_str()));
+        }
+        self.sim.crash(controller.name.as_str());
+        if how == Down::Power {
+            others
+                .iter()
+                .for_each(|other| self.sim.repair(controller.name.as_str(), other.as_str()));
+        }
+        let numbers = &mut self.numbers;
+        controller.disk.crash(&mut |n| match how {
+            Down::Killed => n - 1,
+            Down::Power => numbers.below(n as u64) as usize,
+        });
+    }
+
+    /// Starts a controller's process again.
+    pub fn bring_up(&mut self, at: usize) {
+        if self.down[at] {
+            self.down[at] = false;
+            self.trace
+                .note(&format!("{} comes up", self.controllers[at].name));
+            self.sim.bounce(self.controllers[at].name.as_str());
+        }
+    }
+
+    /// Names of the other hosts that a controller speaks to.
+    fn others(&self, at: usize) -> Vec<String> {
+        let controllers = self.controllers.iter().enumerate();
+        let others = controllers.filter(|(other, _)| *other != at);
+        let names = others.map(|(_, controller)| controller.name.clone());
+        names.chain([CLIENTS.to_owned()]).collect()
+    }
+
+    /// Nothing that one controller sends comes to another from now on, unless so already.
+    pub fn cut(&mut self, link: (usize, usize)) -> bool {
+        self.links.cut(self.link(link))
+    }
+
+    /// Ends a [`World::cut`].
+    pub fn join(&mut self, link: (usize, usize)) {
+        self.links.join(&self.link(link));
+    }
+
+    fn link(&self, (from, to): (usize, usize)) -> Link {
+        (
+            self.controllers[from].name.clone(),
+            self.controllers[to].name.clone(),
+        )
+    }
+
+    /// The network, for faults.
+    pub fn network(&mut self) -> &mut Sim<'static> {
+        &mut self.sim
+    }
+
+    /// Starts a client; returns what tells when it is done. All are on one host: turmoil's cost per step grows with the
+    /// third power of hosts.
+    pub fn start_client<F>(&mut self, run: impl FnOnce(Client) -> F) -> Arc<AtomicBool>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        self.clients += 1;
+        let (id, done) = (self.clients, Arc::new(AtomicBool::new(false)));
+        let finished = done.clone();
+        let env = Env {
+            clock: self.clock.clone(),
+            rng: Arc::new(SeededRng::new(self.plan.seed ^ (id << 32))),
+            net: Arc::new(SimNet {
+                host: CLIENTS.to_owned(),
+                links: self.links.clone(),
+                alive: Arc::new(AtomicBool::new(true)),
+            }),
+            blocking: Blocking::Inline,
+        };
+        let site = Site {
+            env,
+            endpoints: self.endpoints(),
+            stop: self.stop.clone(),
+        };
+        let running = run(Client { id, site });
+        let task = async move {
+            running.await;
+            finished.store(true, Ordering::Relaxed);
+        };
+        // The host takes tasks as long as the world is there.
+        let _ = self.tasks.send(Box::pin(task));
+        done
+    }
+
+    fn endpoints(&self) -> Vec<String> {
+        let names = self.controllers.iter().map(|controller| &controller.name);
+        names.map(|name| format!("{name}:{CLIENT_PORT}")).collect()
+    }
+
+    /// Tells all clients to stop.
+    pub fn stop_clients(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Waits until all partitions have leaders and all replicas they should have, in the same state.
+    pub fn settle(&mut self, what: &str) -> Result<(), Violation> {
+        self.until(what, |world| crate::settled::missing(world).map_or(Ok(()), Err))
+    }
+}
+
+/// Runs whatever it is sent.
+async fn run_tasks(mut tasks: mpsc::UnboundedReceiver<Task>) -> turmoil::Result {
+    while let Some(task) = tasks.recv().await {
+        tokio::task::spawn_local(task);
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! Money moves between accounts by transactions that compare what was read before. None is made or lost.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use checker::Verdict;
+use checker::bank::{self, Answer, Ask};
+use checker::history::Outcome;
+use etcd_client::{Client as Etcd, Compare, CompareOp, GetOptions, Txn, TxnOp};
+
+use crate::client::Client;
+use crate::record::{Name, Record, fate};
+use crate::{Finding, Tally, Workload};
+
+const ACCOUNTS: u64 = 5;
+const EACH: i64 = 100;
+
+/// The workload.
+#[derive(Default)]
+pub struct Bank {
+    record: Record<Ask, Answer>,
+}
+
+#[async_trait]
+impl Workload for Bank {
+    fn name(&self) -> &'static str {
+        "bank"
+    }
+
+    async fn prepare(&self, client: &Client) -> Result<(), tonic::Status> {
+        let mut etcd = client.etcd(client.any_node(), self.namespace()).await;
+        let open: Vec<_> = (0..ACCOUNTS)
+            .map(|at| TxnOp::put(account(at), EACH.to_string(), None))
+            .collect();
+        // Once: it is called again after an unknown outcome.
+        let empty = Compare::version(account(0), CompareOp::Equal, 0);
+        let opened = etcd.txn(Txn::new().when([empty]).and_then(open)).await;
+        opened
+            .map(drop)
+            .map_err(|error| tonic::Status::unavailable(error.to_string()))
+    }
+
+    async fn work(&self, client: Client) {
+        let mut name = Name::of(&client);
+        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        while client.goes_on() {
+            let from = client.below(ACCOUNTS);
+            let ask = match client.once_in(3) {
+                true => Ask::Read,
+                false => Ask::Transfer {
+                    from,
+                    to: (from + 1 + client.below(ACCOUNTS - 1)) % ACCOUNTS,
+                    amount: 1 + client.below(40),
+                },
+            };
+            let doing = perform(&mut etcd, &ask);
+            let answer = self
+                .record
+                .operate(&client, &mut name, node, ask.clone(), doing)
+                .await;
+            if answer.is_none() || client.once_in(30) {
+                (node, etcd) = client.connect(self.namespace()).await;
+            }
+            client.pause(0, 50).await;
+        }
+    }
+
+    async fn finish(&self, client: &Client) -> Result<(), String> {
+        let (mut name, node) = (Name::of(client), client.any_node());
+        let mut etcd = client.etcd(node, self.namespace()).await;
+        let doing = perform(&mut etcd, &Ask::Read);
+        let read = self
+            .record
+            .operate(client, &mut name, node, Ask::Read, doing)
+            .await;
+        read.map(drop)
+            .ok_or_else(|| "the last read was not answered".into())
+    }
+
+    fn judge(&self) -> Vec<Finding> {
+        let total = EACH * ACCOUNTS as i64;
+        let text = match bank::check(&self.record.operations(), ACCOUNTS as usize, total) {
+            Verdict::Valid => Vec::new(),
+            Verdict::Unknown(why) => vec![format!("undecided: {why}")],
+            Verdict::Violated(findings) => findings.iter().map(|finding| format!("{finding:?}")).collect(),
+        };
+        let workload = self.name();
+        text.into_iter().map(|text| Finding { workload, text }).collect()
+    }
+
+    fn tally(&self) -> Tally {
+        self.record.tally()
+    }
+
+    fn history(&self) -> String {
+        self.record.lines(self.name())
+    }
+}
+
+fn account(at: u64) -> String {
+    format!("a{at}")
+}
+
+type Balances = BTreeMap<u64, (i64, i64)>;
+
+/// Balance and revision of each account, as of one moment.
+async fn balances(etcd: &mut Etcd) -> Result<Balances, Outcome<()>> {
+    let got = etcd.get("a", Some(GetOptions::new().with_prefix())).await;
+    let got = got.map_err(|error| fate(&error))?;
+    let wrong = || Outcome::Unknown("no number".to_owned());
+    got.kvs()
+        .iter()
+        .map(|kv| {
+            let at = kv
+                .key_str()
+                .ok()
+                .and_then(|key| key[1..].parse().ok())
+                .ok_or_else(wrong)?;
+            let balance = kv
+                .value_str()
+                .ok()
+                .and_then(|value| value.parse().ok())
+                .ok_or_else(wrong)?;
+            Ok((at, (balance, kv.mod_revision())))
+        })
+        .collect()
+}
+
+async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
+    let now = balances(etcd).await?;
+    let Ask::Transfer { from, to, amount } = ask else {
+        let only = now.into_iter().map(|(at, (balance, _))| (at, balance));
+        return Ok(Answer::Balances(only.collect()));
+    };
+    let (Some(giver), Some(taker)) = (now.get(from), now.get(to)) else {
+        return Err(Outcome::Unknown("an account is missing".into()));
+    };
+    let amount = *amount as i64;
+    if giver.0 < amount {
+        return Ok(Answer::Transferred(false));
+    }
+    let unchanged = [(from, giver), (to, taker)]
+        .map(|(at, (_, revision))| Compare::mod_revision(account(*at), CompareOp::Equal, *revision));
+    let moved = [(from, giver.0 - amount), (to, taker.0 + amount)]
+        .map(|(at, balance)| TxnOp::put(account(*at), balance.to_string(), None));
+    let done = etcd.txn(Txn::new().when(unchanged).and_then(moved)).await;
+    Ok(Answer::Transferred(
+        done.map_err(|error| fate(&error))?.succeeded(),
+    ))
+}

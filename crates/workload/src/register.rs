@@ -1,0 +1,146 @@
+//! Registers that are read, written and swapped, judged without looking at revisions: by linearizability of each alone.
+//! Each register is used for a while and then left, so that the search stays short.
+
+use async_trait::async_trait;
+use checker::Verdict;
+use checker::history::Outcome;
+use checker::linear;
+use checker::register::{Answer, Ask, Register};
+use etcd_client::{Client as Etcd, Compare, CompareOp, Txn, TxnOp};
+use serde::{Deserialize, Serialize};
+
+use crate::client::Client;
+use crate::record::{Name, Record, fate};
+use crate::{Finding, Tally, Workload};
+
+/// Registers in use at a time.
+const AT_ONCE: u64 = 6;
+/// Time after which other registers are used, in nanoseconds.
+const TURN_NS: u64 = 5_000_000_000;
+/// Steps of the judge for one register before it gives up.
+const STEPS: u64 = 20_000_000;
+
+/// A question about one register.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Of {
+    key: String,
+    ask: Ask,
+}
+
+/// The workload.
+#[derive(Default)]
+pub struct Registers {
+    record: Record<Of, Answer>,
+}
+
+#[async_trait]
+impl Workload for Registers {
+    fn name(&self) -> &'static str {
+        "register"
+    }
+
+    async fn work(&self, client: Client) {
+        let mut name = Name::of(&client);
+        let mut number = 0;
+        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        while client.goes_on() {
+            number += 1;
+            let key = format!("r{}-{}", client.now_ns() / TURN_NS, client.below(AT_ONCE));
+            let value = client.id * 1_000_000 + number;
+            let ask = match client.below(10) {
+                0..4 => Ask::Read,
+                4..8 => Ask::Write(value),
+                8 => Ask::Delete,
+                _ => Ask::Cas {
+                    // Now and then it is what this client wrote last.
+                    from: Some(client.id * 1_000_000 + number.saturating_sub(1 + client.below(3))),
+                    to: value,
+                },
+            };
+            let doing = perform(&mut etcd, &key, &ask);
+            let of = Of {
+                key: key.clone(),
+                ask: ask.clone(),
+            };
+            let answer = self.record.operate(&client, &mut name, node, of, doing).await;
+            if answer.is_none() || client.once_in(20) {
+                (node, etcd) = client.connect(self.namespace()).await;
+            }
+            client.pause(0, 40).await;
+        }
+    }
+
+    fn judge(&self) -> Vec<Finding> {
+        let history = self.record.operations();
+        let mut findings = Vec::new();
+        for (key, places) in linear::by_key(&history, |of| of.key.clone()) {
+            // A read that nobody had an answer to says nothing.
+            let known = places.iter().map(|at| &history[*at]);
+            let known = known.filter(|operation| !(operation.is_unknown() && operation.ask.ask == Ask::Read));
+            let of_key: Vec<_> = known.map(alone).collect();
+            let text = match linear::check(&Register, &of_key, STEPS) {
+                Verdict::Valid => continue,
+                Verdict::Unknown(why) => format!("{key}: undecided: {why}"),
+                Verdict::Violated(impossible) => format!("{key}: {impossible:?}"),
+            };
+            let workload = self.name();
+            findings.push(Finding { workload, text });
+        }
+        findings
+    }
+
+    fn tally(&self) -> Tally {
+        self.record.tally()
+    }
+
+    fn history(&self) -> String {
+        self.record.lines(self.name())
+    }
+}
+
+fn alone(operation: &checker::history::Operation<Of, Answer>) -> checker::history::Operation<Ask, Answer> {
+    checker::history::Operation {
+        client: operation.client,
+        node: operation.node,
+        call_ns: operation.call_ns,
+        return_ns: operation.return_ns,
+        ask: operation.ask.ask.clone(),
+        outcome: operation.outcome.clone(),
+    }
+}
+
+async fn perform(etcd: &mut Etcd, key: &str, ask: &Ask) -> Result<Answer, Outcome<()>> {
+    let failed = |error: etcd_client::Error| fate(&error);
+    match ask {
+        Ask::Read => {
+            let got = etcd.get(key, None).await.map_err(failed)?;
+            let value = got
+                .kvs()
+                .first()
+                .map(|kv| kv.value_str().unwrap_or_default().parse());
+            let value = value
+                .transpose()
+                .map_err(|_| Outcome::Unknown("no number".into()))?;
+            Ok(Answer::Value(value))
+        }
+        Ask::Write(value) => {
+            etcd.put(key, value.to_string(), None).await.map_err(failed)?;
+            Ok(Answer::Done)
+        }
+        Ask::Delete => {
+            etcd.delete(key, None).await.map_err(failed)?;
+            Ok(Answer::Done)
+        }
+        Ask::Cas { from, to } => {
+            let holds = match from {
+                Some(from) => Compare::value(key, CompareOp::Equal, from.to_string()),
+                None => Compare::version(key, CompareOp::Equal, 0),
+            };
+            let swap = Txn::new()
+                .when([holds])
+                .and_then([TxnOp::put(key, to.to_string(), None)]);
+            let done = etcd.txn(swap).await.map_err(failed)?;
+            Ok(Answer::Swapped(done.succeeded()))
+        }
+    }
+}

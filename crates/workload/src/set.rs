@@ -1,0 +1,102 @@
+//! A set that only grows, one key an element, read whole: the simplest question whether anything was lost.
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use checker::Verdict;
+use checker::history::Outcome;
+use checker::set::{self, Answer, Ask};
+use etcd_client::{Client as Etcd, GetOptions};
+
+use crate::client::Client;
+use crate::record::{Name, Record, fate};
+use crate::{Finding, Tally, Workload};
+
+/// The workload.
+#[derive(Default)]
+pub struct Set {
+    record: Record<Ask, Answer>,
+}
+
+#[async_trait]
+impl Workload for Set {
+    fn name(&self) -> &'static str {
+        "set"
+    }
+
+    async fn work(&self, client: Client) {
+        let mut name = Name::of(&client);
+        let mut number = 0;
+        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        while client.goes_on() {
+            number += 1;
+            let ask = match client.once_in(20) {
+                true => Ask::Read,
+                false => Ask::Add(client.id * 1_000_000 + number),
+            };
+            let doing = perform(&mut etcd, &ask);
+            let answer = self
+                .record
+                .operate(&client, &mut name, node, ask.clone(), doing)
+                .await;
+            if answer.is_none() {
+                (node, etcd) = client.connect(self.namespace()).await;
+            }
+            client.pause(5, 60).await;
+        }
+    }
+
+    async fn finish(&self, client: &Client) -> Result<(), String> {
+        let mut name = Name::of(client);
+        for node in 0..client.site.endpoints.len() {
+            let mut etcd = client.etcd(node, self.namespace()).await;
+            let doing = perform(&mut etcd, &Ask::Read);
+            let read = self
+                .record
+                .operate(client, &mut name, node, Ask::Read, doing)
+                .await;
+            read.ok_or("the last read was not answered")?;
+        }
+        Ok(())
+    }
+
+    fn judge(&self) -> Vec<Finding> {
+        let text = match set::check(&self.record.operations()) {
+            Verdict::Valid => Vec::new(),
+            Verdict::Unknown(why) => vec![format!("undecided: {why}")],
+            Verdict::Violated(findings) => findings.iter().map(|finding| format!("{finding:?}")).collect(),
+        };
+        let workload = self.name();
+        text.into_iter().map(|text| Finding { workload, text }).collect()
+    }
+
+    fn tally(&self) -> Tally {
+        self.record.tally()
+    }
+
+    fn history(&self) -> String {
+        self.record.lines(self.name())
+    }
+}
+
+async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
+    let failed = |error: etcd_client::Error| fate(&error);
+    match ask {
+        Ask::Add(element) => {
+            etcd.put(format!("e{element}"), "", None).await.map_err(failed)?;
+            Ok(Answer::Added)
+        }
+        Ask::Read => {
+            let options = GetOptions::new().with_prefix().with_keys_only();
+            let got = etcd.get("e", Some(options)).await.map_err(failed)?;
+            let numbers = got
+                .kvs()
+                .iter()
+                .map(|kv| kv.key_str().unwrap_or_default()[1..].parse());
+            let elements: Result<BTreeSet<u64>, _> = numbers.collect();
+            Ok(Answer::Elements(
+                elements.map_err(|_| Outcome::Unknown("no number".into()))?,
+            ))
+        }
+    }
+}
