@@ -2,11 +2,17 @@
 //!
 //! A fault begins, lasts for a while, and is mended. Several may last at a time; each mends only what it did itself.
 
+use std::collections::BTreeMap;
+
 use crate::numbers::Numbers;
 use crate::world::{Violation, World};
 
+mod clock;
+mod connection;
 mod crash;
 mod cut;
+mod disk;
+mod pause;
 
 /// One kind of fault.
 pub trait Fault {
@@ -32,6 +38,14 @@ pub fn all() -> Vec<Box<dyn Fault>> {
         Box::new(crash::Crash),
         Box::new(crash::PowerLoss),
         Box::new(cut::Cut),
+        Box::new(connection::Reset),
+        Box::new(connection::Delay),
+        Box::new(pause::Pause),
+        Box::new(clock::WallClock),
+        Box::new(clock::Speed),
+        Box::new(disk::SlowDisk),
+        Box::new(disk::FailingDisk),
+        Box::new(disk::FullDisk),
     ]
 }
 
@@ -42,7 +56,7 @@ pub struct Faults {
     next_ms: u64,
     numbers: Numbers,
     /// How often each began.
-    pub count: std::collections::BTreeMap<&'static str, u64>,
+    pub count: BTreeMap<String, u64>,
 }
 
 impl Faults {
@@ -50,15 +64,17 @@ impl Faults {
     pub fn of(world: &World) -> Faults {
         let mut numbers = Numbers::of(world.plan.seed, "faults");
         let mut kinds = all();
-        if !numbers.once_in(4) {
-            kinds.retain(|_| numbers.once_in(2));
+        match &world.plan.faults {
+            Some(only) => kinds.retain(|kind| only.iter().any(|name| name == kind.name())),
+            None if numbers.once_in(4) => {}
+            None => kinds.retain(|_| numbers.once_in(2)),
         }
         Faults {
             kinds,
             lasting: Vec::new(),
             next_ms: world.now_ms(),
             numbers,
-            count: Default::default(),
+            count: BTreeMap::new(),
         }
     }
 
@@ -78,7 +94,7 @@ impl Faults {
         let kind = self.numbers.below(self.kinds.len() as u64) as usize;
         let kind = &self.kinds[kind];
         if let Some(begun) = kind.begin(world, &mut self.numbers) {
-            *self.count.entry(kind.name()).or_default() += 1;
+            *self.count.entry(kind.name().to_owned()).or_default() += 1;
             world
                 .trace
                 .note(&format!("fault: {} for {} ms", begun.text, begun.lasts_ms));

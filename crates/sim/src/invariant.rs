@@ -2,9 +2,28 @@
 
 use std::sync::Arc;
 
+use raft::ReplicaStatus;
+use server::Core;
+use types::{PartitionId, ReplicaId};
+
 use crate::controller::Controller;
 
-mod one_leader;
+mod committed;
+mod hashes;
+mod order;
+mod queues;
+
+/// One replica that is open now.
+pub struct Open {
+    /// Index of its controller.
+    pub at: usize,
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its id, which no other replica ever has.
+    pub replica: ReplicaId,
+    /// What it says of itself.
+    pub status: ReplicaStatus,
+}
 
 /// What an invariant looks at.
 pub struct Seen<'a> {
@@ -12,6 +31,10 @@ pub struct Seen<'a> {
     pub now_ms: u64,
     /// All controllers.
     pub controllers: &'a [Arc<Controller>],
+    /// Those that run, and what services there use.
+    pub cores: &'a [Option<Arc<Core>>],
+    /// All replicas that are open.
+    pub open: &'a [Open],
 }
 
 /// A property of every reachable state, or of every two states of which one follows the other.
@@ -24,5 +47,26 @@ pub trait Invariant {
 
 /// All of them, of a new run.
 pub fn all() -> Vec<Box<dyn Invariant>> {
-    vec![Box::<one_leader::OneLeader>::default()]
+    vec![
+        Box::<committed::Committed>::default(),
+        Box::<hashes::Hashes>::default(),
+        Box::<order::Order>::default(),
+        Box::new(queues::Queues),
+    ]
+}
+
+/// Looks at every replica that is open.
+pub fn open(cores: &[Option<Arc<Core>>]) -> Vec<Open> {
+    let running = cores.iter().enumerate();
+    let running = running.filter_map(|(at, core)| Some((at, core.as_ref()?)));
+    running
+        .flat_map(|(at, core)| {
+            core.raft().replicas().into_iter().map(move |replica| Open {
+                at,
+                partition: replica.partition(),
+                replica: replica.replica_id(),
+                status: replica.status(),
+            })
+        })
+        .collect()
 }

@@ -7,6 +7,7 @@ pub mod clock;
 pub mod controller;
 pub mod fault;
 pub mod invariant;
+pub mod many;
 pub mod net;
 pub mod numbers;
 pub mod plan;

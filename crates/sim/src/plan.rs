@@ -47,8 +47,12 @@ pub struct Plan {
     pub gap_ms: (u64, u64),
     /// Clients of each workload.
     pub clients: u64,
+    /// How many times longer than usual they rest between two operations.
+    pub leisure: u64,
     /// What clients do.
-    pub workloads: Vec<&'static str>,
+    pub workloads: Vec<String>,
+    /// What is done to it, if that is not left to the seed.
+    pub faults: Option<Vec<String>>,
 }
 
 impl Plan {
@@ -77,8 +81,34 @@ impl Plan {
             },
             safety_ms: 60_000,
             gap_ms: *numbers.pick(&[(200, 2000), (1000, 6000), (3000, 15_000)]),
-            clients: numbers.between(2, 8),
-            workloads: workload::NAMES.to_vec(),
+            clients: *numbers.pick(&[2, 3, 5, 8]),
+            leisure: *numbers.pick(&[1, 5, 20]),
+            workloads: some_workloads(&mut numbers),
+            faults: None,
         }
     }
+
+    /// The same, but for what clients do and what is done to the cluster, where any is named.
+    pub fn only(mut self, workloads: &[String], faults: &[String]) -> Plan {
+        if !workloads.is_empty() {
+            self.workloads = workloads.to_vec();
+        }
+        if !faults.is_empty() {
+            self.faults = Some(faults.to_vec());
+        }
+        self
+    }
+}
+
+/// One to three of them, seldom all: many seeds with little load go further than few with much.
+fn some_workloads(numbers: &mut Numbers) -> Vec<String> {
+    let mut names: Vec<String> = workload::NAMES.iter().map(|name| (*name).to_owned()).collect();
+    if numbers.once_in(10) {
+        return names;
+    }
+    let wanted = numbers.between(1, 3) as usize;
+    while names.len() > wanted {
+        names.remove(numbers.below(names.len() as u64) as usize);
+    }
+    names
 }

@@ -1,12 +1,14 @@
 //! What a seed goes through: a cluster comes into being, faults come while clients work, then everything is mended and
 //! must come to order, and what the clients saw is judged.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use workload::{Client, Workload, space};
 
 use crate::fault::{self, Faults};
@@ -15,7 +17,7 @@ use crate::trace::Trace;
 use crate::world::{Violation, World};
 
 /// What came of a run that found nothing wrong.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
     /// Simulated time.
     pub simulated_ms: u64,
@@ -24,7 +26,19 @@ pub struct Report {
     /// Operations whose fate nobody knows.
     pub unknown: u64,
     /// Faults by kind.
-    pub faults: std::collections::BTreeMap<&'static str, u64>,
+    pub faults: BTreeMap<String, u64>,
+}
+
+impl Report {
+    /// As one line.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// From a line.
+    pub fn parse(line: &str) -> Option<Report> {
+        serde_json::from_str(line).ok()
+    }
 }
 
 /// Runs one seed.

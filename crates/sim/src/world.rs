@@ -12,7 +12,7 @@ use workload::{Client, Site};
 
 use crate::clock::TrueClock;
 use crate::controller::{CLIENT_PORT, Controller, End};
-use crate::invariant::{Invariant, Seen};
+use crate::invariant::{self, Invariant, Seen};
 use crate::net::{Link, Links, SimNet};
 use crate::numbers::Numbers;
 use crate::plan::Plan;
@@ -70,6 +70,7 @@ pub struct World {
     tasks: mpsc::UnboundedSender<Task>,
     stop: Arc<AtomicBool>,
     clock: Arc<TrueClock>,
+    skewed: bool,
     links: Links,
 }
 
@@ -106,7 +107,7 @@ impl World {
         Ok(World {
             numbers: Numbers::of(plan.seed, "world"),
             down: vec![false; controllers.len()],
-            invariants: crate::invariant::all(),
+            invariants: invariant::all(),
             controllers,
             trace,
             sim,
@@ -115,6 +116,7 @@ impl World {
             tasks,
             stop: Arc::default(),
             clock: Arc::default(),
+            skewed: false,
             links,
         })
     }
@@ -136,9 +138,17 @@ impl World {
         if let Some(panic) = self.trace.panic() {
             return Err(self.violation(format!("panic: {panic}")));
         }
+        let cores: Vec<_> = self
+            .controllers
+            .iter()
+            .map(|controller| controller.core())
+            .collect();
+        let open = invariant::open(&cores);
         let seen = Seen {
             now_ms: self.now_ms(),
             controllers: &self.controllers,
+            cores: &cores,
+            open: &open,
         };
         for invariant in &mut self.invariants {
             if let Err(text) = invariant.check(&seen) {
@@ -286,9 +296,27 @@ impl World {
         )
     }
 
-    /// The network, for faults.
-    pub fn network(&mut self) -> &mut Sim<'static> {
-        &mut self.sim
+    /// Breaks all connections between two controllers.
+    pub fn reset(&mut self, pair: (usize, usize)) {
+        let (a, b) = self.link(pair);
+        self.links.reset(&a, &b);
+    }
+
+    /// From now on a message between two controllers takes so long at most.
+    pub fn set_latency(&mut self, pair: (usize, usize), most: Duration) {
+        let (a, b) = self.link(pair);
+        self.sim
+            .set_link_max_message_latency(a.as_str(), b.as_str(), most);
+    }
+
+    /// Whether some node's time runs at another speed than the others'. One at a time may.
+    pub fn is_skewed(&self) -> bool {
+        self.skewed
+    }
+
+    /// See [`World::is_skewed`].
+    pub fn set_skewed(&mut self, skewed: bool) {
+        self.skewed = skewed;
     }
 
     /// Starts a client; returns what tells when it is done. All are on one host: turmoil's cost per step grows with the
@@ -313,6 +341,7 @@ impl World {
         let site = Site {
             env,
             endpoints: self.endpoints(),
+            leisure: self.plan.leisure,
             stop: self.stop.clone(),
         };
         let running = run(Client { id, site });

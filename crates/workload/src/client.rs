@@ -25,6 +25,8 @@ pub struct Site {
     pub env: Env,
     /// `host:port` of each controller for clients.
     pub endpoints: Vec<String>,
+    /// How many times longer than usual clients rest between two operations.
+    pub leisure: u64,
     /// Set when clients are to stop.
     pub stop: Arc<AtomicBool>,
 }
@@ -64,10 +66,10 @@ impl Client {
         self.below(self.site.endpoints.len() as u64) as usize
     }
 
-    /// Waits a while.
+    /// Rests a while: so long, or as many times longer as the site says.
     pub async fn pause(&self, low_ms: u64, high_ms: u64) {
         let ms = self.site.env.rng.between(low_ms, high_ms + 1);
-        tokio::time::sleep(Duration::from_millis(ms)).await;
+        tokio::time::sleep(Duration::from_millis(ms * self.site.leisure)).await;
     }
 
     /// A connection to a controller, made when it is first used and again after it broke.

@@ -59,7 +59,10 @@ pub fn fate(error: &etcd_client::Error) -> Outcome<()> {
 /// What a status says about the fate of a request.
 pub fn status_fate(status: &tonic::Status) -> Outcome<()> {
     let text = format!("{:?}: {}", status.code(), status.message());
+    // Exhausted: no room on the disk, in a queue, in a quota. All of that is asked before anything is proposed, or is the
+    // state machine's own refusal.
     let refused = [
+        Code::ResourceExhausted,
         Code::InvalidArgument,
         Code::OutOfRange,
         Code::FailedPrecondition,

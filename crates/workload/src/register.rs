@@ -16,7 +16,7 @@ use crate::{Finding, Tally, Workload};
 /// Registers in use at a time.
 const AT_ONCE: u64 = 6;
 /// Time after which other registers are used, in nanoseconds.
-const TURN_NS: u64 = 5_000_000_000;
+const TURN_NS: u64 = 3_000_000_000;
 /// Steps of the judge for one register before it gives up.
 const STEPS: u64 = 20_000_000;
 

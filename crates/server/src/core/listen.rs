@@ -51,6 +51,15 @@ impl Hashes {
         Some(hashes[at].1)
     }
 
+    /// Those after `index` that are still known, in order.
+    pub fn after(&self, partition: PartitionId, index: u64) -> Vec<(u64, u128)> {
+        let recent = self.recent.lock();
+        let known = recent.get(&partition).into_iter().flatten();
+        let mut after: Vec<_> = known.rev().take_while(|(at, _)| *at > index).copied().collect();
+        after.reverse();
+        after
+    }
+
     /// The newest.
     pub fn newest(&self, partition: PartitionId) -> Option<(u64, u128)> {
         self.recent.lock().get(&partition)?.back().copied()

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use types::{PartitionId, ReplicaId};
 
 use super::files::Files;
 use super::log::{LogDisk, MemoryLog};
 use super::state::{MemoryStores, StateDisk};
-use crate::{Done, Fatal, LogStore, PartitionStores};
+use crate::{Applied, Done, Fatal, LogStore, PartitionStores};
 
 /// Picks one of `n` outcomes: returns a number below `n`. A simulator gives its seeded generator.
 pub type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
@@ -113,6 +114,11 @@ impl MemoryDisk {
         self.inner.lock().failing = true;
     }
 
+    /// Syncs work again, unless one has failed already.
+    pub fn mend_sync(&self) {
+        self.inner.lock().failing = false;
+    }
+
     /// What [`PartitionStores::free_bytes`] says from now on.
     pub fn set_free_bytes(&self, free_bytes: u64) {
         self.inner.lock().free_bytes = free_bytes;
@@ -139,6 +145,27 @@ impl MemoryDisk {
     pub fn waiting(&self) -> bool {
         let disk = self.inner.lock();
         disk.log.unsynced.iter().any(|(_, _, done)| done.is_some())
+    }
+
+    /// An entry as it is on the disk now: as read, or as a crash that keeps nothing unsynced would leave it.
+    pub fn entry(&self, replica: ReplicaId, index: u64, synced: bool) -> Option<Bytes> {
+        self.inner.lock().log.entry(replica, index, synced)
+    }
+
+    /// Up to which index a replica's log was purged, as read.
+    pub fn purged(&self, replica: ReplicaId) -> u64 {
+        self.inner.lock().log.purged(replica, false)
+    }
+
+    /// The same, as a crash that keeps nothing unsynced would leave it.
+    pub fn purged_synced(&self, replica: ReplicaId) -> u64 {
+        self.inner.lock().log.purged(replica, true)
+    }
+
+    /// Position of a replica's state that no crash can take back.
+    pub fn durable(&self, partition: PartitionId, replica: ReplicaId) -> Option<Applied> {
+        let disk = self.inner.lock();
+        disk.states.get(&(partition, replica))?.durable()
     }
 
     /// Operations of the log that a crash now could lose.

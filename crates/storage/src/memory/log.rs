@@ -125,6 +125,21 @@ impl LogDisk {
         Ok(true)
     }
 
+    fn image_of(&self, replica: ReplicaId, synced: bool) -> Option<&Image> {
+        let images = if synced { &self.synced } else { &self.now };
+        images.get(&replica)
+    }
+
+    pub(super) fn entry(&self, replica: ReplicaId, index: u64, synced: bool) -> Option<Bytes> {
+        self.image_of(replica, synced)?.entries.get(&index).cloned()
+    }
+
+    pub(super) fn purged(&self, replica: ReplicaId, synced: bool) -> u64 {
+        let image = self.image_of(replica, synced);
+        let purged = image.and_then(|image| image.purged.as_ref());
+        purged.map_or(0, |(index, _)| *index)
+    }
+
     /// Syncs everything, or fails to; returns who must be told.
     pub(super) fn sync(&mut self, works: bool) -> Vec<Done> {
         // Committed ids alone wake nobody.

@@ -115,6 +115,10 @@ impl StateDisk {
         }
     }
 
+    pub(super) fn durable(&self) -> Option<Applied> {
+        self.durable.applied.clone()
+    }
+
     pub(super) fn crash(&mut self, choose: Choose<'_>) {
         let kept = choose(self.tail.len() + 1);
         self.harden(kept);

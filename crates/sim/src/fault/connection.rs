@@ -1,0 +1,56 @@
+//! Connections that break, and links that are slow.
+
+use std::time::Duration;
+
+use super::{Begun, Fault};
+use crate::numbers::Numbers;
+use crate::world::World;
+
+/// All connections between two controllers break.
+pub struct Reset;
+/// A link takes long.
+pub struct Delay;
+
+fn pair(world: &World, numbers: &mut Numbers) -> Option<(usize, usize)> {
+    let count = world.controllers.len() as u64;
+    if count < 2 {
+        return None;
+    }
+    let a = numbers.below(count);
+    let b = (a + 1 + numbers.below(count - 1)) % count;
+    Some((a as usize, b as usize))
+}
+
+impl Fault for Reset {
+    fn name(&self) -> &'static str {
+        "reset"
+    }
+
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+        let pair = pair(world, numbers)?;
+        world.reset(pair);
+        Some(Begun {
+            lasts_ms: 0,
+            text: format!("connections of {pair:?} break"),
+            mend: Box::new(|_| ()),
+        })
+    }
+}
+
+impl Fault for Delay {
+    fn name(&self) -> &'static str {
+        "delay"
+    }
+
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+        let pair = pair(world, numbers)?;
+        let slow_ms = *numbers.pick(&[20, 75, 150, 400]);
+        let (_, usual_ms) = world.plan.latency_ms;
+        world.set_latency(pair, Duration::from_millis(slow_ms));
+        Some(Begun {
+            lasts_ms: numbers.between(200, 8000),
+            text: format!("link of {pair:?} takes up to {slow_ms} ms"),
+            mend: Box::new(move |world| world.set_latency(pair, Duration::from_millis(usual_ms))),
+        })
+    }
+}

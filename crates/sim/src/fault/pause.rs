@@ -1,0 +1,58 @@
+//! A process stands still while time goes on for the others, and does not know it when it goes on.
+//!
+//! A host of the simulation cannot be left out of a step. So nothing that it sends comes through, nothing comes to it, and
+//! time runs many times faster for all others; then its own clocks are moved to where they would be, and it goes on.
+
+use std::sync::atomic::Ordering;
+
+use super::{Begun, Fault};
+use crate::numbers::Numbers;
+use crate::world::World;
+
+/// How much faster time is for the others.
+const FASTER: u64 = 20;
+
+/// A process is paused.
+pub struct Pause;
+
+impl Fault for Pause {
+    fn name(&self) -> &'static str {
+        "pause"
+    }
+
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+        let count = world.controllers.len();
+        let one = numbers.below(count as u64) as usize;
+        if count < 2 || world.is_down(one) || world.is_skewed() {
+            return None;
+        }
+        let others: Vec<usize> = (0..count).filter(|other| *other != one).collect();
+        let links = others.iter().flat_map(|other| [(one, *other), (*other, one)]);
+        let links: Vec<_> = links.filter(|link| world.cut(*link)).collect();
+        world.set_skewed(true);
+        for other in &others {
+            let pace = &world.controllers[*other].pace;
+            pace.extra_permille.store((FASTER - 1) * 1000, Ordering::Relaxed);
+        }
+        let lasts_ms = numbers.between(10, 250);
+        Some(Begun {
+            lasts_ms,
+            text: format!("pause of {} ms of {one}", lasts_ms * FASTER),
+            mend: Box::new(move |world| {
+                for other in &others {
+                    world.controllers[*other]
+                        .pace
+                        .extra_permille
+                        .store(0, Ordering::Relaxed);
+                }
+                let missed_ms = lasts_ms * (FASTER - 1);
+                world.controllers[one]
+                    .pace
+                    .jump_ms
+                    .fetch_add(missed_ms, Ordering::Relaxed);
+                links.iter().for_each(|link| world.join(*link));
+                world.set_skewed(false);
+            }),
+        })
+    }
+}

@@ -1,0 +1,82 @@
+//! What is committed stays: it is on the synced disks of a majority of the voters when the first replica takes it for
+//! committed, and every replica that takes an index for committed has the same entry there.
+
+use std::collections::BTreeMap;
+
+use types::{PartitionId, ReplicaId};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{Invariant, Open, Seen};
+
+/// What was committed so far.
+#[derive(Default)]
+pub struct Committed {
+    entries: BTreeMap<PartitionId, BTreeMap<u64, u64>>,
+    /// Up to where each replica of each boot was looked at.
+    looked: BTreeMap<(ReplicaId, u64), u64>,
+}
+
+impl Invariant for Committed {
+    fn name(&self) -> &'static str {
+        "committed entries stay"
+    }
+
+    fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
+        for open in seen.open {
+            let controller = &seen.controllers[open.at];
+            let known = self.looked.entry((open.replica, controller.boots())).or_default();
+            let committed = open.status.committed;
+            if committed <= *known {
+                continue;
+            }
+            let entries = self.entries.entry(open.partition).or_default();
+            let from = (*known).max(controller.disk.purged(open.replica)) + 1;
+            for index in from..=committed {
+                // Purged, or still on its way into a state that was sent whole.
+                let Some(data) = controller.disk.entry(open.replica, index, false) else {
+                    continue;
+                };
+                let hash = xxh3_64(&data);
+                match entries.get(&index) {
+                    Some(first) if *first != hash => {
+                        return Err(format!(
+                            "replica {} of partition {} has committed another entry {index} than the first that did",
+                            open.replica, open.partition
+                        ));
+                    }
+                    Some(_) => {}
+                    None => {
+                        entries.insert(index, hash);
+                        held(seen, open, index, &data)?;
+                    }
+                }
+            }
+            *known = committed;
+        }
+        Ok(())
+    }
+}
+
+/// A majority of the voters must hold a freshly committed entry where no crash takes it away.
+fn held(seen: &Seen<'_>, open: &Open, index: u64, data: &[u8]) -> Result<(), String> {
+    // With two sets of voters, a majority of each is needed, and which they are is not told.
+    if open.status.is_joint || open.status.voters.is_empty() {
+        return Ok(());
+    }
+    let holds = |(replica, node): &&(ReplicaId, types::NodeId)| {
+        let disk = &seen.controllers[node.0 as usize - 1].disk;
+        let synced = disk.entry(*replica, index, true);
+        synced.is_some_and(|synced| *synced == *data) || disk.purged_synced(*replica) >= index
+    };
+    let holding = open.status.voters.iter().filter(holds).count();
+    match 2 * holding > open.status.voters.len() {
+        true => Ok(()),
+        false => Err(format!(
+            "entry {index} of partition {} is taken for committed by replica {}, and only {holding} of {} voters have \
+             synced it",
+            open.partition,
+            open.replica,
+            open.status.voters.len()
+        )),
+    }
+}
