@@ -10,6 +10,7 @@ use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 use types::limits::PARTITION_QUEUE;
+use types::planted::{self, Planted};
 
 use crate::error::ReadError;
 use crate::propose::leader_node;
@@ -100,6 +101,12 @@ fn answer(waiting: &mut Vec<Reader>, result: Result<ReadPoint, ReadError>) {
 }
 
 async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
+    if let Some(leader) = group.leads().filter(|_| planted::is(Planted::StaleRead)) {
+        return Ok(Some(ReadPoint {
+            term: leader.term,
+            index: group.progress.applied_index(),
+        }));
+    }
     let confirmed = match group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
         Ok(confirmed) => confirmed,
         Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {

@@ -22,6 +22,7 @@ use storage::{Applied, Checkpoint, PartitionStore};
 use tokio::sync::watch;
 use types::PartitionId;
 use types::limits::{APPLY_YIELD_BYTES, BULK_CHUNK_BYTES};
+use types::planted::{self, Planted};
 
 use crate::convert::{applied_in, applied_out};
 use crate::listener::ApplyListener;
@@ -203,6 +204,13 @@ impl StateMachine {
         let log_id = entry.log_id;
         let outcome = match &entry.payload {
             Payload::Blank => Outcome::default(),
+            Payload::Normal(data) if planted::is(Planted::ReplicaDiffers) && self.partition.0 > 0 => {
+                let mut outcome = self.apply_batch(&log_id, data)?;
+                if log_id.index % 97 == self.trouble.replica().0 % 3 {
+                    outcome.changes.pop();
+                }
+                outcome
+            }
             Payload::Normal(data) => self.apply_batch(&log_id, data)?,
             Payload::Membership(membership) => {
                 self.membership = StoredMembership::new(Some(log_id), membership.clone());
@@ -210,6 +218,10 @@ impl StateMachine {
             }
         };
         let applied = applied_out(&log_id, &self.membership);
+        if planted::is(Planted::AppliedApart) {
+            let before = self.store.applied()?.unwrap_or_else(|| applied.clone());
+            self.store.commit(&outcome.changes, &before)?;
+        }
         self.store.commit(&outcome.changes, &applied)?;
         let outcome = Arc::new(outcome);
         self.listener.applied(self.partition, log_id.index, &outcome);

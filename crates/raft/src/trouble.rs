@@ -20,6 +20,11 @@ pub struct Trouble {
 }
 
 impl Trouble {
+    /// Whose.
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
     /// None yet.
     pub fn new(partition: PartitionId, replica: ReplicaId, listener: Arc<dyn ApplyListener>) -> Arc<Trouble> {
         Arc::new(Trouble {

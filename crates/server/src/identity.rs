@@ -120,6 +120,12 @@ pub struct DataDir {
     _lock: Box<dyn Any + Send + Sync>,
 }
 
+impl std::fmt::Debug for DataDir {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "DataDir({})", self.path().display())
+    }
+}
+
 impl DataDir {
     /// Creates the directory if needed and locks it.
     pub fn lock(path: &Path) -> Result<DataDir, IdentityError> {

@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 use std::process::{Command, ExitCode};
 use std::str::FromStr;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::run::Report;
@@ -43,6 +43,8 @@ pub struct Orders {
     pub jobs: usize,
     /// Whether each is run twice and compared.
     pub twice: bool,
+    /// Whether to end with the first that fails, and to call that a success.
+    pub until_found: bool,
     /// After which no more are begun.
     pub within: Option<Duration>,
     /// Told to each process besides its seed.
@@ -72,21 +74,29 @@ pub fn run(orders: &Orders) -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..orders.jobs {
             scope.spawn(|| {
-                while orders.within.is_none_or(|within| elapsed() < within) {
+                let found = || {
+                    orders.until_found
+                        && !sum
+                            .lock()
+                            .unwrap_or_else(PoisonError::into_inner)
+                            .failed
+                            .is_empty()
+                };
+                while orders.within.is_none_or(|within| elapsed() < within) && !found() {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= orders.seeds.to {
                         return;
                     }
                     let came = attempt(seed, orders);
-                    let mut sum = sum.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+                    let mut sum = sum.lock().unwrap_or_else(PoisonError::into_inner);
                     sum.add(seed, came, &orders.options);
                 }
             });
         }
     });
-    let sum = sum.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let sum = sum.into_inner().unwrap_or_else(PoisonError::into_inner);
     sum.print(elapsed());
-    match sum.failed.is_empty() && sum.ran > 0 {
+    match sum.failed.is_empty() != orders.until_found && sum.ran > 0 {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     }

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use prost::Message;
 use types::limits;
+use types::planted::{self, Planted};
 
 use super::{Context, Stop, refusal};
 use crate::command::{DeleteRangeRequest, KeyValue, PutRequest};
@@ -84,7 +85,8 @@ impl<'c, 'v> Write<'c, 'v> {
             Some(before) => self.numbers.live_bytes -= (before.key.len() + before.value.len()) as u64,
             None => self.numbers.keys += 1,
         }
-        let prev_kv = before.as_ref().filter(|_| request.prev_kv).cloned();
+        let told = request.prev_kv && !planted::is(Planted::PreviousForgotten);
+        let prev_kv = before.as_ref().filter(|_| told).cloned();
         self.record(EventKind::Put, pair, encoded, before)?;
         Ok(Put { prev_kv })
     }
@@ -125,7 +127,8 @@ impl<'c, 'v> Write<'c, 'v> {
                 super::range::heads(&self.context.overlay, self.space, range)?
             }
         };
-        for before in &doomed {
+        let spared = usize::from(planted::is(Planted::LastKeySpared) && doomed.len() > 1);
+        for before in &doomed[..doomed.len() - spared] {
             self.delete(before.clone())?;
         }
         Ok(doomed)
@@ -187,7 +190,8 @@ impl<'c, 'v> Write<'c, 'v> {
     /// Ends the revision: it is raised if anything changed.
     pub fn finish(mut self) {
         if !self.events.is_empty() {
-            self.numbers.revision += 1;
+            let stuck = planted::is(Planted::RevisionStuck) && self.numbers.revision % 20 == 19;
+            self.numbers.revision += i64::from(!stuck);
             self.context.push_events(Events {
                 namespace: self.space.namespace.0,
                 revision: self.numbers.revision,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use prost::Message;
 use types::limits;
+use types::planted::{self, Planted};
 
 use super::kv_write::{self, Write};
 use super::{Context, Stop, range, refusal};
@@ -201,6 +202,7 @@ fn holds_for(compare: &Compare, kv: &KeyValue) -> bool {
     let order = match compare.target {
         0 => kv.version.cmp(&compare.number),
         1 => kv.create_revision.cmp(&compare.number),
+        2 if planted::is(Planted::CompareIgnored) && kv.version > 0 => std::cmp::Ordering::Equal,
         2 => kv.mod_revision.cmp(&compare.number),
         3 => kv.value.cmp(&compare.value),
         4 => kv.lease.cmp(&compare.number),

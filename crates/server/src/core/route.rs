@@ -13,6 +13,7 @@ use machine::outcome::{Done, Reply};
 use prost::Message;
 use proto::peer::Kind;
 use tokio::time::Instant;
+use types::planted::{self, Planted};
 use types::{NodeId, PartitionId, ReplicaId};
 
 use self::cost::{grows, is_idempotent};
@@ -216,6 +217,9 @@ impl Core {
     ) -> Result<Proposed, Failed> {
         let until = Instant::now() + left;
         let body = Bytes::from(command.encode_to_vec());
+        if planted::is(Planted::ForwardTwice) {
+            let _ = self.ask(node, Kind::Propose, partition, body.clone(), left).await;
+        }
         let told = self.ask(node, Kind::Propose, partition, body, left).await?;
         let told = decode::<proto::peer::Proposed>(told)?;
         self.led_by(partition, node, told.term);

@@ -46,6 +46,12 @@ struct Args {
     /// Bring only these faults.
     #[arg(long, value_delimiter = ',')]
     faults: Vec<String>,
+    /// Plant this fault (a build with HOLDFAST_PLANTED=1 has them).
+    #[arg(long)]
+    plant: Option<String>,
+    /// Run until the first seed that fails, and succeed if one does.
+    #[arg(long, requires = "seeds", conflicts_with = "twice")]
+    until_found: bool,
     /// Write the trace here.
     #[arg(long)]
     trace: Option<PathBuf>,
@@ -59,12 +65,17 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if let Some(Err(text)) = args.plant.as_deref().map(types::planted::choose) {
+        eprintln!("{text}");
+        return ExitCode::from(2);
+    }
     match (args.seed, args.seeds) {
         (Some(seed), _) => one(seed, &args),
         (None, Some(seeds)) => many::run(&many::Orders {
             seeds,
             jobs: args.jobs.max(1),
             twice: args.twice,
+            until_found: args.until_found,
             within: args.within.map(Duration::from_secs),
             options: options(&args),
         }),
@@ -79,6 +90,9 @@ fn options(args: &Args) -> Vec<String> {
         if !values.is_empty() {
             options.extend([name.to_owned(), values.join(",")]);
         }
+    }
+    if let Some(plant) = &args.plant {
+        options.extend(["--plant".to_owned(), plant.clone()]);
     }
     if let Some(store) = &args.store {
         options.extend(["--store".to_owned(), store.display().to_string()]);

@@ -12,6 +12,7 @@ use machine::outcome::RefusalKind;
 use machine::query::{AskHistory, HistoryEvent};
 use tonic::Status;
 use types::limits;
+use types::planted::{self, Planted};
 
 use super::requests::{NEVER_COMPACTED, NO_WATCH, passes};
 use super::{Connection, End, RETRY};
@@ -89,6 +90,9 @@ impl Connection {
             let (id, fragment) = (watch.id, watch.fragment);
             watch.next = last + 1;
             watch.quiet &= parts.is_empty();
+            if planted::is(Planted::WatchGap) && last % 50 == 0 {
+                continue;
+            }
             for (n, part) in parts.iter().enumerate() {
                 let revision = if n + 1 == parts.len() {
                     newest.unwrap_or(part.last)
@@ -96,6 +100,9 @@ impl Connection {
                     part.last
                 };
                 self.push_part(&template, id, revision, part, fragment);
+                if planted::is(Planted::WatchTwice) && last % 50 == 0 {
+                    self.push_part(&template, id, revision, part, fragment);
+                }
                 self.flush_if_full().await?;
             }
         }

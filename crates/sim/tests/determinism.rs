@@ -1,0 +1,61 @@
+//! The same seed goes the same way, to the byte; and a few seeds, on each change.
+
+use std::process::{Command, Output};
+
+fn fuzz(arguments: &[&str]) -> Output {
+    let program = Command::new(env!("CARGO_BIN_EXE_fuzz")).args(arguments).output();
+    program.expect("the program runs")
+}
+
+fn check(arguments: &[&str]) {
+    let output = fuzz(arguments);
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{said}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    println!("{said}");
+}
+
+#[test]
+fn a_seed_goes_the_same_way_twice_and_ten_find_nothing() {
+    let traces = tempfile::tempdir().expect("a directory");
+    let path = |n: u32| traces.path().join(format!("{n}.trace")).display().to_string();
+    let trace = |n| fuzz(&["--seed", "7", "--level", "debug", "--trace", &path(n)]);
+    let outputs = [trace(1), trace(2)];
+    assert!(
+        outputs.iter().all(|output| output.status.success()),
+        "{outputs:?}"
+    );
+    let read = |n| std::fs::read(path(n)).expect("a trace");
+    let (first, second) = (read(1), read(2));
+    assert!(
+        first.len() > 100_000,
+        "a trace of {} bytes says too little",
+        first.len()
+    );
+    assert!(first == second, "the traces of one seed differ");
+    check(&["--seeds", "1..4", "--twice", "--jobs", "2"]);
+    check(&["--seeds", "10..20", "--jobs", "2"]);
+}
+
+#[test]
+fn another_seed_goes_another_way() {
+    let said = |seed| fuzz(&["--seed", seed, "--faults", "kill", "--workloads", "set"]).stdout;
+    assert_ne!(said("1"), said("2"));
+}
+
+#[test]
+fn what_cannot_be_run_is_refused() {
+    for wrong in [
+        &["--seeds", "5..5"][..],
+        &["--seed", "1", "--seeds", "1..2"],
+        &["--seed", "1", "--plant", "no-such-fault"],
+        &[],
+    ] {
+        let output = fuzz(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert!(!output.stderr.is_empty(), "{wrong:?} is refused in silence");
+    }
+}

@@ -1,0 +1,105 @@
+//! Faults planted on purpose, to see whether the tests find them: each is a bug that such systems have had. A build has
+//! them only if it asks for them (`HOLDFAST_PLANTED=1 cargo build`); then one at a time can be chosen by its name.
+//! `docs/reliability.md` tells which were found, and how fast.
+//!
+//! Must never: do anything in a build that did not ask.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Whether this build has them.
+pub const BUILT: bool = option_env!("HOLDFAST_PLANTED").is_some();
+
+/// The chosen one, by its place in [`ALL`]; past the end: none.
+static CHOSEN: AtomicUsize = AtomicUsize::new(usize::MAX);
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// An append is told as done before it is synced.
+    AckBeforeSync,
+    /// A vote is given before it is synced.
+    VoteNotSynced,
+    /// Data and the position they belong to are committed one after the other.
+    AppliedApart,
+    /// A leader answers reads without asking whether it still leads.
+    StaleRead,
+    /// A follower says that it has what it was sent, and takes it in later.
+    FollowerAcksEarly,
+    /// A write that was forwarded is sent once more.
+    ForwardTwice,
+    /// Some changes do not get a revision of their own.
+    RevisionStuck,
+    /// A range loses all its keys but the last when it is deleted.
+    LastKeySpared,
+    /// A transaction takes a key for unchanged that was changed.
+    CompareIgnored,
+    /// A replica leaves out a change that the others make.
+    ReplicaDiffers,
+    /// A watcher is not told of some changes.
+    WatchGap,
+    /// A watcher is told of some changes twice.
+    WatchTwice,
+    /// The pair before a put is not told.
+    PreviousForgotten,
+    /// A change of members that a leader refuses while it hands over is tried again at once, for ever.
+    MembershipSpin,
+    /// A group's clock wakes before its time, and goes round until it has come.
+    EarlyTick,
+}
+
+/// All of them, with their names.
+pub const ALL: &[(Planted, &str)] = &[
+    (Planted::AckBeforeSync, "ack-before-sync"),
+    (Planted::VoteNotSynced, "vote-not-synced"),
+    (Planted::AppliedApart, "applied-apart"),
+    (Planted::StaleRead, "stale-read"),
+    (Planted::FollowerAcksEarly, "follower-acks-early"),
+    (Planted::ForwardTwice, "forward-twice"),
+    (Planted::RevisionStuck, "revision-stuck"),
+    (Planted::LastKeySpared, "last-key-spared"),
+    (Planted::CompareIgnored, "compare-ignored"),
+    (Planted::ReplicaDiffers, "replica-differs"),
+    (Planted::WatchGap, "watch-gap"),
+    (Planted::WatchTwice, "watch-twice"),
+    (Planted::PreviousForgotten, "previous-forgotten"),
+    (Planted::MembershipSpin, "membership-spin"),
+    (Planted::EarlyTick, "early-tick"),
+];
+
+/// Chooses one for this process. An error if this build has none, or not that one.
+pub fn choose(name: &str) -> Result<(), String> {
+    if !BUILT {
+        return Err("this build has no planted faults: build it with HOLDFAST_PLANTED=1".into());
+    }
+    let names = || ALL.iter().map(|(_, name)| *name);
+    let found = names().position(|known| known == name);
+    let place = found.ok_or_else(|| {
+        format!(
+            "no fault is named {name}; there are: {}",
+            names().collect::<Vec<_>>().join(", ")
+        )
+    })?;
+    CHOSEN.store(place, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether this one was chosen. Always false, and nothing is left of what it guards, in a build without them.
+#[inline]
+pub fn is(planted: Planted) -> bool {
+    BUILT
+        && ALL
+            .get(CHOSEN.load(Ordering::Relaxed))
+            .is_some_and(|(chosen, _)| *chosen == planted)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_build_that_did_not_ask_has_none() {
+        assert_eq!(choose("stale-read").is_ok(), BUILT);
+        assert_eq!(is(Planted::StaleRead), BUILT);
+        assert!(choose("no-such-fault").is_err());
+    }
+}
