@@ -20,14 +20,16 @@ NODES ?= 3
 PARTITIONS ?= 16
 DATA_DIR ?= data
 BASE_PORT ?= 2379
+SEEDS ?= 0..200
+JOBS ?= 2
 
-.PHONY: help run build install check fix test test-rust test-compose bench image deps deps-test clean-data
+.PHONY: help run build install check fix test test-rust test-compose sim bench image deps deps-test clean-data
 
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
-	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT)"
+	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT) SEEDS=$(SEEDS) JOBS=$(JOBS)"
 	@echo "           CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 run: build ## build, then run a cluster of three controllers here, in the foreground (Ctrl-C stops it)
@@ -64,6 +66,10 @@ test-rust: deps-test ## unit tests, then the black-box tests of the built binary
 test-compose: ## the compose file, for real: three containers, one killed, one crashed (skipped without Docker)
 	@if docker info >/dev/null 2>&1; then scripts/test-compose.sh $(BIN); \
 	else echo "skipped: compose test (no Docker daemon answers \`docker info\`)"; fi
+
+sim: deps ## simulate many clusters under faults: SEEDS=0..200, JOBS=2
+	$(CARGO) build --release --locked --workspace --bins
+	$(CARGO_TARGET_DIR)/release/fuzz --seeds $(SEEDS) --jobs $(JOBS)
 
 bench: deps-test ## measure against etcd on this machine; writes docs/benchmarks.md
 	$(CARGO) build --release --locked --workspace --bins

@@ -1,6 +1,7 @@
 //! What every implementation of the stores must do, as functions over a [`Fixture`]. Each panics with what is wrong.
 //! Both implementations run all of [`CASES`] in their tests.
 
+mod disk;
 mod log;
 mod random;
 mod state;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::{Done, LogStore, PartitionStores};
+use crate::{Disk, Done, LogStore, PartitionStores};
 
 /// A disk that stores can be opened on again and again.
 pub trait Fixture {
@@ -21,6 +22,16 @@ pub trait Fixture {
     /// The process dies, at the least; what is open belongs to the past.
     fn crash(&mut self);
 }
+
+/// Properties of a whole disk, by name; `fresh` makes an empty one.
+pub const DISK_CASES: &[(&str, DiskCase)] = &[
+    ("small files are replaced, read and removed", disk::files),
+    ("one process has it", disk::lock),
+    ("stores are of one owner, and used from then on", disk::owner),
+];
+
+/// One property of a whole disk.
+pub type DiskCase = fn(&dyn Fn() -> Arc<dyn Disk>);
 
 /// One property.
 pub type Case = fn(&mut dyn Fixture);

@@ -36,6 +36,15 @@ impl Fixture for Memory {
 }
 
 #[test]
+fn the_whole_disk_conforms() {
+    for (name, case) in suite::DISK_CASES {
+        println!("{name}");
+        let disk = MemoryDisk::new();
+        case(&|| disk.clone());
+    }
+}
+
+#[test]
 fn conforms() {
     for keep in [0, 5, 10] {
         suite::run(|| {

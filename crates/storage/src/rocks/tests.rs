@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tempfile::TempDir;
 use types::ReplicaId;
 
-use super::{Log, Options, Partitions};
+use super::{DirDisk, Log, Options, Partitions};
 use crate::Owner;
 use crate::suite::{self, Fixture};
 use crate::{Fatal, LogRecord, LogStore, PartitionStores};
@@ -52,6 +52,16 @@ impl Fixture for Rocks {
         let from = self.dir();
         self.boot += 1;
         copy_tree(&from, &self.dir());
+    }
+}
+
+#[test]
+fn the_whole_disk_conforms() {
+    for (name, case) in suite::DISK_CASES {
+        println!("{name}");
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("not there yet");
+        case(&|| Arc::new(DirDisk::new(&path, Options::default())));
     }
 }
 
