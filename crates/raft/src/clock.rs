@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use types::planted::{self, Planted};
 
 use crate::state_machine::Progress;
 
@@ -38,7 +39,10 @@ impl MachineClock {
     pub(crate) fn now_ms(&self, leads: Option<u64>) -> u64 {
         let applied_ms = self.progress.clock_ms();
         let Some(term) = leads else { return applied_ms };
-        let now_ms = self.monotonic.now_ms();
+        let now_ms = match planted::is(Planted::LeaseByWallClock) {
+            true => self.monotonic.wall_ms(),
+            false => self.monotonic.now_ms(),
+        };
         let mut base = self.base.lock();
         let counted_ms = base.clock_ms + now_ms.saturating_sub(base.since_ms);
         // Entries of earlier terms may still be applied after this one began: start again from what they say.

@@ -41,6 +41,10 @@ pub enum Planted {
     WatchTwice,
     /// The pair before a put is not told.
     PreviousForgotten,
+    /// A lease ends after half of its time.
+    LeaseEarly,
+    /// Leases run on the time of day.
+    LeaseByWallClock,
     /// A change of members that a leader refuses while it hands over is tried again at once, for ever.
     MembershipSpin,
     /// A group's clock wakes before its time, and goes round until it has come.
@@ -62,6 +66,8 @@ pub const ALL: &[(Planted, &str)] = &[
     (Planted::WatchGap, "watch-gap"),
     (Planted::WatchTwice, "watch-twice"),
     (Planted::PreviousForgotten, "previous-forgotten"),
+    (Planted::LeaseEarly, "lease-early"),
+    (Planted::LeaseByWallClock, "lease-by-wall-clock"),
     (Planted::MembershipSpin, "membership-spin"),
     (Planted::EarlyTick, "early-tick"),
 ];

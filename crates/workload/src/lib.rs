@@ -8,7 +8,9 @@ pub mod bank;
 pub mod client;
 pub mod etcd;
 pub mod kv;
+pub mod lease;
 pub mod log;
+pub mod moves;
 pub mod record;
 pub mod register;
 pub mod set;
@@ -69,7 +71,9 @@ pub trait Workload: Send + Sync + 'static {
 }
 
 /// All workloads.
-pub const NAMES: &[&str] = &["append", "bank", "kv", "register", "set", "watch"];
+pub const NAMES: &[&str] = &[
+    "append", "bank", "kv", "lease", "moves", "register", "set", "watch",
+];
 
 /// A fresh workload by its name.
 pub fn named(name: &str) -> Option<Arc<dyn Workload>> {
@@ -77,6 +81,8 @@ pub fn named(name: &str) -> Option<Arc<dyn Workload>> {
         "append" => Some(Arc::<append::Append>::default()),
         "bank" => Some(Arc::<bank::Bank>::default()),
         "kv" => Some(Arc::<kv::Kv>::default()),
+        "lease" => Some(Arc::<lease::Leases>::default()),
+        "moves" => Some(Arc::<moves::Moves>::default()),
         "register" => Some(Arc::<register::Registers>::default()),
         "set" => Some(Arc::<set::Set>::default()),
         "watch" => Some(Arc::<watch::Watching>::default()),

@@ -147,11 +147,13 @@ async fn answer(client: &mut Client, step: &Step) -> Result<String, Error> {
             let r = client
                 .lease_time_to_live(*id, Some(LeaseTimeToLiveOptions::new().with_keys()))
                 .await?;
-            let keys: Vec<_> = r
+            let mut keys: Vec<_> = r
                 .keys()
                 .iter()
                 .map(|k| String::from_utf8_lossy(k).to_string())
                 .collect();
+            // etcd tells them in no order.
+            keys.sort_unstable();
             // The remaining time moves on between the two; that it is there, and below what was granted, does not.
             format!(
                 "ttl {} granted {} left {} {keys:?}",

@@ -56,6 +56,11 @@ impl Leaders {
         }
     }
 
+    /// Whether a hint is followed: the next attempt goes to the node it names, and not where the last one went.
+    pub fn follows(&self, partition: PartitionId, hint: Option<NodeId>, here: NodeId) -> bool {
+        hint.is_some_and(|node| node != here && self.get(partition).node == Some(node))
+    }
+
     /// Another node has answered as the leader of a term, which nobody leads but it. An answer of an older term
     /// says nothing any more.
     pub fn answered(&self, partition: PartitionId, leader: Leader) {
@@ -122,6 +127,26 @@ mod tests {
         leaders.hint(PARTITION, Some(NodeId(1)), false);
         leaders.hint(PARTITION, None, false);
         assert_eq!(leaders.get(PARTITION), mine);
+    }
+
+    #[test]
+    fn a_hint_that_is_not_taken_is_not_followed() {
+        let (leaders, here, there) = (Leaders::default(), NodeId(1), NodeId(2));
+        let check = |expected, hint| assert_eq!(leaders.follows(PARTITION, hint, here), expected, "{hint:?}");
+        leaders.hint(PARTITION, Some(there), false);
+        check(true, Some(there));
+        check(false, Some(here));
+        check(false, None);
+        // A leader that hands over names its heir, and still is the one this node knows of.
+        leaders.set(
+            PARTITION,
+            Leader {
+                mine: true,
+                ..leader(1, 5)
+            },
+        );
+        leaders.hint(PARTITION, Some(there), false);
+        check(false, Some(there));
     }
 
     #[test]

@@ -127,7 +127,9 @@ impl Core {
                 return Err(truly(ServerError::NoLeader { partition, text }, maybe_done));
             }
             self.leaders.hint(partition, hint, self.is_local(partition));
-            if hint.is_none_or(|node| node == self.node) || self.is_local(partition) {
+            // Without a wait only if the next attempt goes elsewhere: the same one would fail the same way, again and again.
+            let elsewhere = self.leaders.follows(partition, hint, self.node);
+            if !elsewhere || self.is_local(partition) {
                 let _ = tokio::time::timeout(left.min(LOOK_AGAIN), changes.changed()).await;
             }
         }

@@ -1,0 +1,170 @@
+//! Leases with a key attached to each: kept alive for a while, then left alone or ended, and looked at until they are
+//! gone. None ends before its time, none lives on long after it, none comes back.
+//!
+//! Time is the recorder's. Where nodes' clocks run at other speeds than it, up to the drift that is allowed for here.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use checker::Verdict;
+use checker::history::{Operation, Outcome};
+use checker::lease::{self, Answer, Ask, Terms};
+use etcd_client::{Client as Etcd, LeaseGrantOptions, PutOptions};
+use parking_lot::Mutex;
+
+use crate::client::Client;
+use crate::record::{Name, Record, fate};
+use crate::{Finding, Tally, Workload};
+
+/// Times to live that are asked for, in seconds.
+const TTL_S: (u64, u64) = (2, 5);
+/// How much faster than the recorder's a clock may run, in tenths of the time to live.
+const DRIFT_TENTHS: u64 = 2;
+/// How much later a lease must have ended: a cluster without a leader ends none.
+const GRACE: Duration = Duration::from_secs(150);
+
+/// What was asked of one lease.
+type History = Vec<Operation<Ask, Answer>>;
+
+/// One lease's life.
+struct Life {
+    ttl_s: u64,
+    record: Record<Ask, Answer>,
+}
+
+/// The workload.
+#[derive(Default)]
+pub struct Leases {
+    lives: Mutex<Vec<(u64, History)>>,
+    tally: Mutex<Tally>,
+}
+
+#[async_trait]
+impl Workload for Leases {
+    fn name(&self) -> &'static str {
+        "lease"
+    }
+
+    async fn work(&self, client: Client) {
+        while client.goes_on() {
+            let life = Life {
+                ttl_s: TTL_S.0 + client.below(TTL_S.1 - TTL_S.0 + 1),
+                record: Record::default(),
+            };
+            self.live(&client, &life).await;
+            let counted = life.record.tally();
+            let mut tally = self.tally.lock();
+            tally.ok += counted.ok;
+            tally.failed += counted.failed;
+            tally.unknown += counted.unknown;
+            self.lives.lock().push((life.ttl_s, life.record.operations()));
+        }
+    }
+
+    fn judge(&self) -> Vec<Finding> {
+        let workload = self.name();
+        let lives = self.lives.lock();
+        let wrong = lives.iter().filter_map(|(ttl_s, history)| {
+            let ttl_ns = ttl_s * 1_000_000_000;
+            let terms = Terms {
+                ttl_ns,
+                drift_ns: ttl_ns * DRIFT_TENTHS / 10,
+                grace_ns: GRACE.as_nanos() as u64,
+            };
+            match lease::check(history, terms) {
+                // Unknown: nobody had an answer to a look.
+                Verdict::Valid | Verdict::Unknown(_) => None,
+                Verdict::Violated(found) => Some(format!("{:?} in {history:?}", found[0])),
+            }
+        });
+        wrong.map(|text| Finding { workload, text }).collect()
+    }
+
+    fn tally(&self) -> Tally {
+        *self.tally.lock()
+    }
+
+    fn history(&self) -> String {
+        let lives = self.lives.lock();
+        let lines = lives
+            .iter()
+            .map(|life| serde_json::to_string(life).unwrap_or_default() + "\n");
+        lines.collect()
+    }
+}
+
+impl Leases {
+    /// From the grant to the end of one lease.
+    async fn live(&self, client: &Client, life: &Life) {
+        let mut name = Name::of(client);
+        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        // Its own, so that it is known even if the answer is lost.
+        let id = (client.site.env.rng.nonzero() >> 1).max(1) as i64;
+        let key = format!("l{id:x}");
+        let granting = grant(&mut etcd, id, &key, life.ttl_s);
+        let granted = life
+            .record
+            .operate(client, &mut name, node, Ask::Grant, granting)
+            .await;
+        if granted.is_none() {
+            return;
+        }
+        let (renewals, revoke) = (client.below(6), client.once_in(4));
+        let mut left = renewals;
+        loop {
+            client.pause(100, 700).await;
+            let ask = match left {
+                0 => Ask::Read,
+                _ if client.once_in(3) => Ask::Read,
+                1 if revoke => Ask::Revoke,
+                _ => Ask::KeepAlive,
+            };
+            left = left.saturating_sub(u64::from(ask != Ask::Read));
+            let doing = perform(&mut etcd, id, &key, &ask);
+            let answer = life
+                .record
+                .operate(client, &mut name, node, ask.clone(), doing)
+                .await;
+            match answer {
+                Some(Answer::There(false) | Answer::Alive(false)) => return,
+                Some(_) if client.goes_on() => {}
+                Some(_) => return,
+                None => (node, etcd) = client.connect(self.namespace()).await,
+            }
+        }
+    }
+}
+
+async fn grant(etcd: &mut Etcd, id: i64, key: &str, ttl_s: u64) -> Result<Answer, Outcome<()>> {
+    let failed = |error: etcd_client::Error| fate(&error);
+    let options = LeaseGrantOptions::new().with_id(id);
+    etcd.lease_grant(ttl_s as i64, Some(options))
+        .await
+        .map_err(failed)?;
+    let attached = etcd.put(key, "", Some(PutOptions::new().with_lease(id))).await;
+    // The grant has happened, whatever became of the key.
+    attached.map_err(|error| Outcome::Unknown(error.to_string()))?;
+    Ok(Answer::Done)
+}
+
+async fn perform(etcd: &mut Etcd, id: i64, key: &str, ask: &Ask) -> Result<Answer, Outcome<()>> {
+    let failed = |error: etcd_client::Error| fate(&error);
+    match ask {
+        Ask::Grant => Err(Outcome::Failed("granted once".into())),
+        Ask::KeepAlive => {
+            let (mut keeper, mut kept) = etcd.lease_keep_alive(id).await.map_err(failed)?;
+            keeper.keep_alive().await.map_err(failed)?;
+            let told = kept.message().await.map_err(failed)?;
+            let told = told.ok_or_else(|| Outcome::Unknown("no answer".into()))?;
+            Ok(Answer::Alive(told.ttl() > 0))
+        }
+        Ask::Revoke => {
+            etcd.lease_revoke(id).await.map_err(failed)?;
+            Ok(Answer::Done)
+        }
+        Ask::Read => {
+            let got = etcd.get(key, None).await.map_err(failed)?;
+            Ok(Answer::There(!got.kvs().is_empty()))
+        }
+    }
+}
