@@ -79,6 +79,16 @@ impl MemoryDisk {
     /// records of the append that follows. Callbacks that wait never fire. Ends [`hold_sync`](Self::hold_sync) and
     /// [`fail_sync`](Self::fail_sync).
     pub fn crash(&self, choose: Choose<'_>) {
+        self.end(|log, choose| log.crash(choose), choose);
+    }
+
+    /// The process is killed: what it had written to the log is with the system, synced or not; commits of states since
+    /// the last flush were in its memory, and a prefix of them, chosen by `choose`, is left. Else as [`Self::crash`].
+    pub fn kill(&self, choose: Choose<'_>) {
+        self.end(|log, _| log.crash(&mut |n| n - 1), choose);
+    }
+
+    fn end(&self, log: impl FnOnce(&mut LogDisk, Choose<'_>) -> Vec<Done>, choose: Choose<'_>) {
         let mut disk = self.inner.lock();
         disk.boot += 1;
         disk.held = false;
@@ -86,7 +96,7 @@ impl MemoryDisk {
         disk.failed = None;
         disk.fatal = None;
         disk.files.unlock();
-        let silenced = disk.log.crash(choose);
+        let silenced = log(&mut disk.log, choose);
         for state in disk.states.values_mut() {
             state.crash(choose);
         }

@@ -36,6 +36,21 @@ impl Fixture for Memory {
 }
 
 #[test]
+fn a_killed_process_leaves_its_log_and_loses_what_it_had_in_memory() {
+    let disk = MemoryDisk::new();
+    let log = disk.log(Arc::new(|error| panic!("fatal: {error}")));
+    let store = disk.stores().open(PartitionId(1), R).unwrap();
+    store.commit(&[], &Applied::default()).unwrap();
+    disk.hold_sync(true);
+    log.save_vote(R, Bytes::from_static(b"vote"), Box::new(drop));
+    disk.kill(&mut |_| 0);
+    let log = disk.log(Arc::new(|error| panic!("fatal: {error}")));
+    assert_eq!(log.state(R).unwrap().vote.as_deref(), Some(&b"vote"[..]));
+    let store = disk.stores().open(PartitionId(1), R).unwrap();
+    assert_eq!(store.applied().unwrap(), None);
+}
+
+#[test]
 fn the_whole_disk_conforms() {
     for (name, case) in suite::DISK_CASES {
         println!("{name}");
