@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use checker::Verdict;
 use checker::append::{self, Step};
 use checker::history::Outcome;
 use etcd_client::{Client as Etcd, Compare, CompareOp, Txn, TxnOp, TxnOpResponse};
@@ -52,13 +51,7 @@ impl Workload for Append {
     }
 
     fn judge(&self) -> Vec<Finding> {
-        let text = match append::check(&self.record.operations()) {
-            Verdict::Valid => Vec::new(),
-            Verdict::Unknown(why) => vec![format!("undecided: {why}")],
-            Verdict::Violated(findings) => findings.iter().map(|finding| format!("{finding:?}")).collect(),
-        };
-        let workload = self.name();
-        text.into_iter().map(|text| Finding { workload, text }).collect()
+        Finding::of(self.name(), append::check(&self.record.operations()))
     }
 
     fn tally(&self) -> Tally {

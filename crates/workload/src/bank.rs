@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use checker::Verdict;
 use checker::bank::{self, Answer, Ask};
 use checker::history::Outcome;
 use etcd_client::{Client as Etcd, Compare, CompareOp, GetOptions, Txn, TxnOp};
@@ -79,13 +78,10 @@ impl Workload for Bank {
 
     fn judge(&self) -> Vec<Finding> {
         let total = EACH * ACCOUNTS as i64;
-        let text = match bank::check(&self.record.operations(), ACCOUNTS as usize, total) {
-            Verdict::Valid => Vec::new(),
-            Verdict::Unknown(why) => vec![format!("undecided: {why}")],
-            Verdict::Violated(findings) => findings.iter().map(|finding| format!("{finding:?}")).collect(),
-        };
-        let workload = self.name();
-        text.into_iter().map(|text| Finding { workload, text }).collect()
+        Finding::of(
+            self.name(),
+            bank::check(&self.record.operations(), ACCOUNTS as usize, total),
+        )
     }
 
     fn tally(&self) -> Tally {

@@ -60,19 +60,11 @@ impl Workload for Kv {
     }
 
     fn judge(&self) -> Vec<Finding> {
-        let text = match &*self.log.lock() {
-            None => vec!["there is no log to judge by".to_owned()],
-            Some(log) => match revision::check(&self.record.operations(), log) {
-                Verdict::Valid => Vec::new(),
-                Verdict::Unknown(why) => vec![format!("undecided: {why}")],
-                Verdict::Violated(findings) => findings
-                    .into_iter()
-                    .map(|finding| format!("{finding:?}"))
-                    .collect(),
-            },
+        let verdict = match &*self.log.lock() {
+            None => Verdict::Unknown("there is no log to judge by".into()),
+            Some(log) => revision::check(&self.record.operations(), log),
         };
-        let workload = self.name();
-        text.into_iter().map(|text| Finding { workload, text }).collect()
+        Finding::of(self.name(), verdict)
     }
 
     fn tally(&self) -> Tally {

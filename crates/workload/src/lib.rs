@@ -17,9 +17,11 @@ pub mod set;
 pub mod space;
 pub mod watch;
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use checker::Verdict;
 
 pub use client::{Client, Site};
 
@@ -30,6 +32,19 @@ pub struct Finding {
     pub workload: &'static str,
     /// What.
     pub text: String,
+}
+
+impl Finding {
+    /// What a judge says: nothing if all is well. To be undecided is no pass.
+    pub fn of<V: Debug>(workload: &'static str, verdict: Verdict<Vec<V>>) -> Vec<Finding> {
+        let texts = match verdict {
+            Verdict::Valid => Vec::new(),
+            Verdict::Unknown(why) => vec![format!("undecided: {why}")],
+            Verdict::Violated(found) => found.iter().map(|found| format!("{found:?}")).collect(),
+        };
+        let findings = texts.into_iter().map(|text| Finding { workload, text });
+        findings.collect()
+    }
 }
 
 /// How much a workload did: a run that did nothing shows nothing.

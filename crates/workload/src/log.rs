@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use checker::revision::{Event, Pair};
+use checker::revision::Event;
 use checker::watch::{Message, Seen};
 use etcd_client::{EventType, WatchOptions, WatchResponse};
 
@@ -13,7 +13,7 @@ use crate::etcd::pair;
 pub type Log = BTreeMap<i64, Vec<Event>>;
 
 /// One message of a watch as the judge takes it.
-pub fn message(response: &WatchResponse, fragment: bool) -> Message {
+pub fn message(response: &WatchResponse) -> Message {
     if response.events().is_empty() {
         return Message::Progress(response.header().map_or(0, |header| header.revision()));
     }
@@ -30,7 +30,8 @@ pub fn message(response: &WatchResponse, fragment: bool) -> Message {
     });
     Message::Events {
         events: events.collect(),
-        fragment,
+        // Not asked for.
+        fragment: false,
     }
 }
 
@@ -56,23 +57,11 @@ pub async fn read(client: &Client, node: usize, namespace: &'static str) -> Resu
         if response.canceled() {
             return Err(format!("the watch was cancelled: {}", response.cancel_reason()));
         }
-        if let Message::Events { events, .. } = message(&response, false) {
+        if let Message::Events { events, .. } = message(&response) {
             for seen in events {
                 log.entry(seen.revision).or_default().push(seen.event);
             }
         }
     }
     Ok((log, through))
-}
-
-/// The pairs that a log leads to.
-pub fn outcome(log: &Log) -> BTreeMap<String, Pair> {
-    let mut pairs = BTreeMap::new();
-    for event in log.values().flatten() {
-        match event {
-            Event::Put(pair) => drop(pairs.insert(pair.key.clone(), pair.clone())),
-            Event::Delete(key) => drop(pairs.remove(key)),
-        }
-    }
-    pairs
 }

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use checker::Verdict;
 use checker::history::Outcome;
 use checker::set::{self, Answer, Ask};
 use etcd_client::{Client as Etcd, GetOptions};
@@ -61,13 +60,7 @@ impl Workload for Set {
     }
 
     fn judge(&self) -> Vec<Finding> {
-        let text = match set::check(&self.record.operations()) {
-            Verdict::Valid => Vec::new(),
-            Verdict::Unknown(why) => vec![format!("undecided: {why}")],
-            Verdict::Violated(findings) => findings.iter().map(|finding| format!("{finding:?}")).collect(),
-        };
-        let workload = self.name();
-        text.into_iter().map(|text| Finding { workload, text }).collect()
+        Finding::of(self.name(), set::check(&self.record.operations()))
     }
 
     fn tally(&self) -> Tally {

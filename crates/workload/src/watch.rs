@@ -223,7 +223,7 @@ impl Watching {
                 return Err(format!("cancelled: {}", next.cancel_reason()));
             }
             if !next.created() {
-                self.watched.lock()[at].messages.push(log::message(&next, false));
+                self.watched.lock()[at].messages.push(log::message(&next));
             }
         }
         Ok(())
