@@ -43,7 +43,7 @@ pub struct Controller {
     /// Its time.
     pub pace: Arc<Pace>,
     /// How long its syncs take.
-    pub sync_delay: Arc<Mutex<SyncDelay>>,
+    pub sync_delay: Mutex<SyncDelay>,
     links: Links,
     config: Config,
     seed: u64,
@@ -73,7 +73,7 @@ impl Controller {
             name,
             disk: MemoryDisk::new(),
             pace: Arc::default(),
-            sync_delay: Arc::new(Mutex::new(plan.sync_delay.clone())),
+            sync_delay: Mutex::new(plan.sync_delay.clone()),
             links: links.clone(),
             config,
             seed: plan.seed.wrapping_mul(1000).wrapping_add(id),
@@ -104,7 +104,7 @@ impl Controller {
         *self.core.lock() = None;
     }
 
-    /// Asks the process to stop cleanly.
+    /// Asks the process to stop cleanly, or the next one if none is up.
     pub fn ask_to_stop(&self) {
         self.stop.notify_one();
     }
@@ -153,7 +153,7 @@ impl Controller {
         let node = match Node::start_on(self.config.clone(), host).await {
             Ok(node) => node,
             Err(error) => {
-                self.ends.lock().push_back(End::NotStarted(chain(&error)));
+                self.ends.lock().push_back(End::NotStarted(client::chain(&error)));
                 return;
             }
         };
@@ -190,14 +190,4 @@ impl Controller {
             }
         }
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text
 }

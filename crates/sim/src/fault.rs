@@ -1,6 +1,7 @@
 //! What is done to a cluster, one file each. To add one: write the file, and name it in [`all`].
 //!
-//! A fault begins, lasts for a while, and is mended. Several may last at a time; each mends only what it did itself.
+//! A fault begins, lasts for a while, and is mended. Several may last at a time; one that meets another of its kind on
+//! the same node or link may be ended by that one's end.
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ mod crash;
 mod cut;
 mod disk;
 mod pause;
+mod restart;
 
 /// One kind of fault.
 pub trait Fault {
@@ -37,6 +39,7 @@ pub fn all() -> Vec<Box<dyn Fault>> {
     vec![
         Box::new(crash::Crash),
         Box::new(crash::PowerLoss),
+        Box::new(restart::Restart),
         Box::new(cut::Cut),
         Box::new(connection::Reset),
         Box::new(connection::Delay),

@@ -27,8 +27,6 @@ pub struct Open {
 
 /// What an invariant looks at.
 pub struct Seen<'a> {
-    /// Simulated time.
-    pub now_ms: u64,
     /// All controllers.
     pub controllers: &'a [Arc<Controller>],
     /// Those that run, and what services there use.

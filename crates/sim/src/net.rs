@@ -7,13 +7,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use env::{Connection, Listen, Net};
+use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
@@ -28,7 +29,8 @@ pub struct Links(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     cut: BTreeSet<Link>,
-    waiting: BTreeMap<Link, Vec<Waker>>,
+    /// One for each stream that is read over a link, for as long as there is one.
+    readers: BTreeMap<Link, Vec<Weak<AtomicWaker>>>,
     /// Raised for a pair of hosts when all their connections break.
     breaks: BTreeMap<Link, u64>,
 }
@@ -43,9 +45,9 @@ impl Links {
     pub fn join(&self, link: &Link) {
         let mut state = self.0.lock();
         state.cut.remove(link);
-        let woken = state.waiting.remove(link);
+        let woken = state.readers_of(link);
         drop(state);
-        woken.into_iter().flatten().for_each(Waker::wake);
+        woken.iter().for_each(|waker| waker.wake());
     }
 
     /// Whether nothing comes through.
@@ -58,36 +60,44 @@ impl Links {
         let mut state = self.0.lock();
         let mut woken = Vec::new();
         for link in [(a.to_owned(), b.to_owned()), (b.to_owned(), a.to_owned())] {
-            *state.breaks.entry(link.clone()).or_default() += 1;
-            woken.extend(state.waiting.remove(&link).unwrap_or_default());
+            woken.extend(state.readers_of(&link));
+            *state.breaks.entry(link).or_default() += 1;
         }
         drop(state);
-        woken.into_iter().for_each(Waker::wake);
+        woken.iter().for_each(|waker| waker.wake());
     }
 
     fn breaks(&self, link: &Link) -> u64 {
         self.0.lock().breaks.get(link).copied().unwrap_or(0)
     }
 
-    /// Pending while the link is cut.
-    fn poll_open(&self, link: &Link, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.is_cut(link) {
-            return Poll::Ready(());
-        }
-        self.wake_at_change(link, cx);
-        Poll::Pending
-    }
-
-    fn wake_at_change(&self, link: &Link, cx: &Context<'_>) {
+    /// Somebody who is to be woken when a link changes, until it is dropped.
+    fn reader(&self, link: &Link) -> Arc<AtomicWaker> {
+        let waker = Arc::new(AtomicWaker::new());
         let mut state = self.0.lock();
-        let waiting = state.waiting.entry(link.clone()).or_default();
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
-        }
+        let readers = state.readers.entry(link.clone()).or_default();
+        readers.retain(|reader| reader.strong_count() > 0);
+        readers.push(Arc::downgrade(&waker));
+        waker
     }
 
     async fn open(&self, link: &Link) {
-        std::future::poll_fn(|cx| self.poll_open(link, cx)).await;
+        let waker = self.reader(link);
+        let open = |cx: &mut Context<'_>| {
+            waker.register(cx.waker());
+            match self.is_cut(link) {
+                true => Poll::Pending,
+                false => Poll::Ready(()),
+            }
+        };
+        std::future::poll_fn(open).await;
+    }
+}
+
+impl State {
+    fn readers_of(&self, link: &Link) -> Vec<Arc<AtomicWaker>> {
+        let readers = self.readers.get(link).into_iter().flatten();
+        readers.filter_map(Weak::upgrade).collect()
     }
 }
 
@@ -166,6 +176,8 @@ struct Guarded {
     /// On which it is read.
     link: Link,
     links: Links,
+    /// Woken when the link changes.
+    waker: Arc<AtomicWaker>,
     breaks: u64,
     alive: Arc<AtomicBool>,
 }
@@ -174,6 +186,7 @@ impl Guarded {
     fn new(stream: TcpStream, link: Link, links: Links, alive: Arc<AtomicBool>) -> Guarded {
         Guarded {
             breaks: links.breaks(&link),
+            waker: links.reader(&link),
             stream,
             link,
             links,
@@ -198,15 +211,12 @@ impl AsyncRead for Guarded {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.waker.register(cx.waker());
         self.check()?;
-        if self.links.poll_open(&self.link, cx).is_pending() {
+        if self.links.is_cut(&self.link) {
             return Poll::Pending;
         }
-        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if read.is_pending() {
-            self.links.wake_at_change(&self.link, cx);
-        }
-        read
+        Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
 

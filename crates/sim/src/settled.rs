@@ -32,13 +32,8 @@ pub fn missing(world: &World) -> Option<String> {
             let partition = replica.partition();
             if status.is_leader {
                 leaders.insert(partition, controller.id);
-                let expected = if partition == PartitionId::META {
-                    world.controllers.len()
-                } else {
-                    replicas_each
-                };
-                let voting = status.voters.len().min(expected);
-                if status.is_joint || voting < replicas_each.min(expected) {
+                let voting = status.voters.len();
+                if status.is_joint || voting < replicas_each {
                     return Some(format!("partition {partition} has {voting} voters"));
                 }
             }

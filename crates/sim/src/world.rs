@@ -48,7 +48,7 @@ pub struct Violation {
 /// How a process goes down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Down {
-    /// Killed: the kernel closes its connections and keeps what was written.
+    /// Killed: the kernel closes its connections and keeps what was written; what was in memory alone is gone.
     Killed,
     /// The power is gone: nobody is told, and what was not synced is lost or torn.
     Power,
@@ -145,7 +145,6 @@ impl World {
             .collect();
         let open = invariant::open(&cores);
         let seen = Seen {
-            now_ms: self.now_ms(),
             controllers: &self.controllers,
             cores: &cores,
             open: &open,
@@ -211,7 +210,10 @@ impl World {
                     End::NotStarted(text) => {
                         return Err(self.violation(format!("a node did not start: {text}")));
                     }
-                    End::Stopped => self.take_down(at, Down::Killed),
+                    End::Stopped => {
+                        self.take_down(at, Down::Killed);
+                        self.bring_up(at);
+                    }
                 }
             }
         }
@@ -255,10 +257,11 @@ impl World {
                 .for_each(|other| self.sim.repair(controller.name.as_str(), other.as_str()));
         }
         let numbers = &mut self.numbers;
-        controller.disk.crash(&mut |n| match how {
-            Down::Killed => n - 1,
-            Down::Power => numbers.below(n as u64) as usize,
-        });
+        let mut choose = |n: usize| numbers.below(n as u64) as usize;
+        match how {
+            Down::Killed => controller.disk.kill(&mut choose),
+            Down::Power => controller.disk.crash(&mut choose),
+        }
     }
 
     /// Starts a controller's process again.

@@ -1,4 +1,5 @@
-//! The network between controllers is cut: messages are lost, in both directions or in one.
+//! The network between controllers is cut, in both directions or in one: what is sent waits for the end of the cut, as it
+//! does where TCP sends again, unless the connection is given up before.
 
 use super::{Begun, Fault};
 use crate::numbers::Numbers;

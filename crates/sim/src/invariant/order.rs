@@ -1,5 +1,5 @@
-//! What never goes back, and what never overtakes what: the term of a replica, for as long as its disk lasts; what it has
-//! committed and applied, within one process; and purged <= durable <= applied <= committed <= last.
+//! What never goes back, and what never overtakes what: term, commit and apply of a replica, within one process; and its
+//! log is purged only of what its state holds where no crash takes it away, and ends no earlier than what is committed.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ struct Before {
     term: u64,
     committed: u64,
     applied: u64,
+    purged: u64,
 }
 
 /// What was seen of all of them.
@@ -49,26 +50,50 @@ impl Invariant for Order {
                     return told("what is applied", before.applied, status.applied);
                 }
             }
+            let purged = seen.controllers[open.at].disk.purged(open.replica);
+            if purged > before.purged {
+                covered(seen, open, purged)?;
+            }
             *before = Before {
                 boot,
+                purged,
                 term: status.term,
                 committed: status.committed,
                 applied: status.applied,
             };
-            bounds(seen, open)?;
+            bounds(open)?;
         }
         Ok(())
     }
 }
 
-fn bounds(seen: &Seen<'_>, open: &Open) -> Result<(), String> {
-    let purged = seen.controllers[open.at].disk.purged(open.replica);
-    let status = &open.status;
-    // Committed and last are told by one task, applied by another, and the former may be late.
-    match purged <= status.applied && status.committed <= status.last_log.max(status.applied) {
+/// What was purged from the log is durable in the state.
+fn covered(seen: &Seen<'_>, open: &Open, purged: u64) -> Result<(), String> {
+    let durable = seen.controllers[open.at]
+        .disk
+        .durable(open.partition, open.replica);
+    let position = durable
+        .map(|applied| raft::convert::applied_in(&applied))
+        .transpose();
+    let index = position
+        .map_err(|error| error.to_string())?
+        .map_or(0, |(id, _)| id.index);
+    match purged <= index {
         true => Ok(()),
         false => Err(format!(
-            "replica {} of partition {}: purged {purged}, applied {}, committed {}, last {}",
+            "the log of replica {} of partition {} is purged up to {purged}, and its state is durable up to {index}",
+            open.replica, open.partition
+        )),
+    }
+}
+
+fn bounds(open: &Open) -> Result<(), String> {
+    let status = &open.status;
+    // Committed and last are told by one task, applied by another, and the former may be late.
+    match status.committed <= status.last_log.max(status.applied) {
+        true => Ok(()),
+        false => Err(format!(
+            "replica {} of partition {}: applied {}, committed {}, last {}",
             open.replica, open.partition, status.applied, status.committed, status.last_log
         )),
     }
