@@ -47,10 +47,11 @@ impl MachineClock {
         let counted_ms = base.clock_ms + now_ms.saturating_sub(base.since_ms);
         // Entries of earlier terms may still be applied after this one began: start again from what they say.
         if base.term != term || applied_ms > counted_ms {
+            let reset = planted::is(Planted::LeaseReset) && base.term != term;
             *base = Base {
                 term,
                 clock_ms: applied_ms,
-                since_ms: now_ms,
+                since_ms: now_ms + if reset { 20_000 } else { 0 },
             };
             return applied_ms;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy, StepDownPolicy};
+use types::limits::{LOG_BYTES_BEFORE_PURGE, LOG_ENTRIES_BEFORE_PURGE, LOG_ENTRIES_KEPT};
 use types::{BootId, ClusterId, Incarnation, NodeId, PartitionId};
 
 use crate::error::RaftError;
@@ -47,6 +48,28 @@ impl Timing {
     }
 }
 
+/// How long a replica's log may grow, and how much of it is kept when it is cut. Less of either saves disk and time at
+/// a start, and makes replicas that lag get the whole state instead of what they miss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// Applied entries after which the log is cut.
+    pub entries: u64,
+    /// Bytes after which it is cut.
+    pub bytes: u64,
+    /// Applied entries that are kept then, for replicas that lag a little; fewer if they are large.
+    pub kept: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Retention {
+            entries: LOG_ENTRIES_BEFORE_PURGE,
+            bytes: LOG_BYTES_BEFORE_PURGE,
+            kept: LOG_ENTRIES_KEPT,
+        }
+    }
+}
+
 /// Everything Raft needs to know about this process.
 #[derive(Debug, Clone)]
 pub struct NodeConfig {
@@ -64,6 +87,8 @@ pub struct NodeConfig {
     pub peer_address: String,
     /// Heartbeats and elections.
     pub timing: Timing,
+    /// When logs are cut.
+    pub retention: Retention,
     /// Free bytes of the data disk that checkpoints from elsewhere must leave.
     pub disk_reserve_bytes: u64,
 }

@@ -27,7 +27,7 @@ mod state_machine;
 mod trouble;
 pub mod types;
 
-pub use config::{NodeConfig, Timing};
+pub use config::{NodeConfig, Retention, Timing};
 pub use error::{MembershipError, ProposeError, RaftError, ReadError, RequestError};
 pub use listener::{ApplyListener, RequestHandler};
 pub use log_store::ReplicaLog;

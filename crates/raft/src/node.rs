@@ -113,6 +113,7 @@ impl Node {
             Arc::downgrade(&network),
             log.clone(),
             stores.clone(),
+            config.retention,
         );
         let tasks = vec![tokio::spawn(purging)];
         let counters = Arc::default();

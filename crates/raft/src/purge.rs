@@ -1,9 +1,9 @@
 //! When the log of a replica is cut.
 //!
-//! The rule: a replica whose log holds more than `LOG_BYTES_BEFORE_PURGE` bytes or `LOG_ENTRIES_BEFORE_PURGE`
-//! applied entries is flushed, and then purged up to what
+//! The rule: a replica whose log holds more than [`Retention::bytes`] or [`Retention::entries`] applied entries is
+//! flushed, and then purged up to what
 //! 1. was applied and flushed here (openraft's "snapshot" is exactly that), and
-//! 2. leaves `LOG_ENTRIES_KEPT` entries, fewer if they are large, for replicas that lag a little, and
+//! 2. leaves [`Retention::kept`] entries, fewer if they are large, for replicas that lag a little, and
 //! 3. on the leader: every member has, unless the log has grown to `LAGGARD_FACTOR` times the bound; a member
 //!    that is further behind than that gets a checkpoint instead, and
 //! 4. no checkpoint that is being sent ends before, unless what is kept for its sake takes too much of the free disk.
@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use storage::{LogStore, PartitionStores};
-use types::limits::{LOG_BYTES_BEFORE_PURGE, LOG_ENTRIES_BEFORE_PURGE, LOG_ENTRIES_KEPT};
 
+use crate::config::Retention;
 use crate::groups::Groups;
 use crate::network::{Network, Sendings};
 use crate::replica::Group;
@@ -50,17 +50,17 @@ struct Step {
 }
 
 impl Log {
-    fn step(&self) -> Step {
+    fn step(&self, retention: Retention) -> Step {
         let entries = self.applied.saturating_sub(self.purged);
-        if self.bytes <= LOG_BYTES_BEFORE_PURGE && entries <= LOG_ENTRIES_BEFORE_PURGE {
+        if self.bytes <= retention.bytes && entries <= retention.entries {
             return Step::default();
         }
         let held = self.last.saturating_sub(self.purged).max(1);
         let entry_bytes = (self.bytes / held).max(1);
-        let keep = LOG_ENTRIES_KEPT.min(LOG_BYTES_BEFORE_PURGE / 4 / entry_bytes);
+        let keep = retention.kept.min(retention.bytes / 4 / entry_bytes);
         let mut through = self.applied.saturating_sub(keep);
-        let patient = self.bytes <= LAGGARD_FACTOR * LOG_BYTES_BEFORE_PURGE
-            && entries <= LAGGARD_FACTOR * LOG_ENTRIES_BEFORE_PURGE;
+        let patient = self.bytes <= LAGGARD_FACTOR.saturating_mul(retention.bytes)
+            && entries <= LAGGARD_FACTOR.saturating_mul(retention.entries);
         if let Some(slowest) = self.slowest
             && patient
         {
@@ -107,6 +107,7 @@ pub(crate) async fn run(
     network: Weak<Network>,
     log: Arc<dyn LogStore>,
     stores: Arc<dyn PartitionStores>,
+    retention: Retention,
 ) {
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -120,7 +121,7 @@ pub(crate) async fn run(
         for replica in groups.all() {
             let group = replica.group();
             let trigger = group.raft.trigger();
-            let step = look(group, &*log, &network.sendings, free_bytes).step();
+            let step = look(group, &*log, &network.sendings, free_bytes).step(retention);
             // A group that has stopped needs no purge.
             if let Some(through) = step.purge {
                 let _ = trigger.purge_log(through).await;

@@ -108,7 +108,8 @@ pub struct ClusterConfig {
     pub expect_id: Option<String>,
 }
 
-/// `[raft]`: milliseconds. Shorter finds a dead leader sooner and costs idle load and false alarms on a slow host.
+/// `[raft]`: elections, in milliseconds (shorter finds a dead leader sooner and costs idle load and false alarms on a slow
+/// host), and how much log is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RaftConfig {
@@ -118,6 +119,13 @@ pub struct RaftConfig {
     pub election_min_ms: u64,
     /// Longest silence before an election. Default 1500.
     pub election_max_ms: u64,
+    /// Applied entries of a replica after which its log is cut. Default 50000. Less saves disk; replicas that lag by
+    /// more get the whole state instead of what they miss.
+    pub log_entries: u64,
+    /// Bytes of a replica's log after which it is cut. Default 24 MiB.
+    pub log_bytes: u64,
+    /// Applied entries that are left in a log that is cut, for replicas that lag a little. Default 10000.
+    pub log_entries_kept: u64,
 }
 
 impl Default for RaftConfig {
@@ -126,6 +134,9 @@ impl Default for RaftConfig {
             heartbeat_ms: 300,
             election_min_ms: 1000,
             election_max_ms: 1500,
+            log_entries: types::limits::LOG_ENTRIES_BEFORE_PURGE,
+            log_bytes: types::limits::LOG_BYTES_BEFORE_PURGE,
+            log_entries_kept: types::limits::LOG_ENTRIES_KEPT,
         }
     }
 }

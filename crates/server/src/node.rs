@@ -301,6 +301,11 @@ async fn start_raft(
             election_min_ms: config.raft.election_min_ms,
             election_max_ms: config.raft.election_max_ms,
         },
+        retention: raft::Retention {
+            entries: config.raft.log_entries,
+            bytes: config.raft.log_bytes,
+            kept: config.raft.log_entries_kept,
+        },
         disk_reserve_bytes: config.limits.disk_reserve_bytes,
     };
     core.keep_log(stores.log.clone());

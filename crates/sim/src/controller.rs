@@ -34,8 +34,6 @@ pub enum End {
 
 /// A controller.
 pub struct Controller {
-    /// Its id, from 1.
-    pub id: u64,
     /// Its host's name.
     pub name: String,
     /// What lasts.
@@ -45,7 +43,10 @@ pub struct Controller {
     /// How long its syncs take.
     pub sync_delay: Mutex<SyncDelay>,
     links: Links,
-    config: Config,
+    /// Of all controllers.
+    peers: Vec<String>,
+    id: AtomicU64,
+    config: Mutex<Config>,
     seed: u64,
     boots: AtomicU64,
     core: Mutex<Option<Arc<Core>>>,
@@ -69,19 +70,35 @@ impl Controller {
             config.cluster.join = vec![format!("node-1:{PEER_PORT}")];
         }
         Arc::new(Controller {
-            id,
+            id: AtomicU64::new(id),
             name,
             disk: MemoryDisk::new(),
             pace: Arc::default(),
             sync_delay: Mutex::new(plan.sync_delay.clone()),
             links: links.clone(),
-            config,
+            peers: (1..=plan.nodes)
+                .map(|id| format!("node-{id}:{PEER_PORT}"))
+                .collect(),
+            config: Mutex::new(config),
             seed: plan.seed.wrapping_mul(1000).wrapping_add(id),
             boots: AtomicU64::new(0),
             core: Mutex::default(),
             ends: Mutex::default(),
             stop: Notify::new(),
         })
+    }
+
+    /// Its node id: from 1, another after each loss of its disk.
+    pub fn id(&self) -> u64 {
+        self.id.load(Ordering::Relaxed)
+    }
+
+    /// Everything on its disk is gone; the process, which must not run, will join as a new node.
+    pub fn wipe(&self) {
+        self.disk.wipe();
+        let mut config = self.config.lock();
+        config.node.id = None;
+        config.cluster.join = self.peers.clone();
     }
 
     /// What services use, while the process runs.
@@ -126,7 +143,7 @@ impl Controller {
             disk: self.disk.clone(),
             fatal: Arc::new(|text| panic!("while founding: {text}")),
         };
-        server::init_on(&self.config, partitions, &host)?;
+        server::init_on(&self.config.lock(), partitions, &host)?;
         Ok(())
     }
 
@@ -150,13 +167,15 @@ impl Controller {
             disk: self.disk.clone(),
             fatal: self.clone().fatal(alive),
         };
-        let node = match Node::start_on(self.config.clone(), host).await {
+        let config = self.config.lock().clone();
+        let node = match Node::start_on(config, host).await {
             Ok(node) => node,
             Err(error) => {
                 self.ends.lock().push_back(End::NotStarted(client::chain(&error)));
                 return;
             }
         };
+        self.id.store(node.core().raft().node_id().0, Ordering::Relaxed);
         *self.core.lock() = Some(node.core().clone());
         self.stop.notified().await;
         self.forget();

@@ -13,7 +13,9 @@ mod connection;
 mod crash;
 mod cut;
 mod disk;
+mod loss;
 mod pause;
+mod refuse;
 mod restart;
 
 /// One kind of fault.
@@ -43,12 +45,16 @@ pub fn all() -> Vec<Box<dyn Fault>> {
         Box::new(cut::Cut),
         Box::new(connection::Reset),
         Box::new(connection::Delay),
+        Box::new(refuse::Refuse),
+        Box::new(refuse::Flap),
         Box::new(pause::Pause),
         Box::new(clock::WallClock),
         Box::new(clock::Speed),
         Box::new(disk::SlowDisk),
         Box::new(disk::FailingDisk),
         Box::new(disk::FullDisk),
+        Box::new(loss::Damage),
+        Box::new(loss::Wipe),
     ]
 }
 
@@ -68,6 +74,7 @@ impl Faults {
         let mut numbers = Numbers::of(world.plan.seed, "faults");
         let mut kinds = all();
         match &world.plan.faults {
+            _ if world.plan.calm => kinds.clear(),
             Some(only) => kinds.retain(|kind| only.iter().any(|name| name == kind.name())),
             None if numbers.once_in(4) => {}
             None => kinds.retain(|_| numbers.once_in(2)),
@@ -75,6 +82,10 @@ impl Faults {
         // While one node stands still, time runs many times faster for the others than for those who record.
         if world.plan.workloads.iter().any(|name| name == "lease") {
             kinds.retain(|kind| kind.name() != "pause");
+        }
+        // Nodes that are drained leave partitions with fewer replicas, and then none can be spared.
+        if world.plan.workloads.iter().any(|name| name == "moves") {
+            kinds.retain(|kind| !["damage", "wipe"].contains(&kind.name()));
         }
         Faults {
             kinds,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use raft::ReplicaStatus;
 use server::Core;
+use storage::memory::MemoryDisk;
 use types::{PartitionId, ReplicaId};
 
 use crate::controller::Controller;
@@ -12,6 +13,7 @@ mod committed;
 mod hashes;
 mod order;
 mod queues;
+mod terms;
 
 /// One replica that is open now.
 pub struct Open {
@@ -31,7 +33,11 @@ pub struct Seen<'a> {
     pub controllers: &'a [Arc<Controller>],
     /// Those that run, and what services there use.
     pub cores: &'a [Option<Arc<Core>>],
-    /// All replicas that are open.
+    /// Simulated time.
+    pub now_ms: u64,
+    /// Whether a node has lost what it had.
+    pub lost: bool,
+    /// All replicas that are open now.
     pub open: &'a [Open],
 }
 
@@ -50,6 +56,7 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
         Box::<hashes::Hashes>::default(),
         Box::<order::Order>::default(),
         Box::new(queues::Queues),
+        Box::<terms::Terms>::default(),
     ]
 }
 
@@ -67,4 +74,11 @@ pub fn open(cores: &[Option<Arc<Core>>]) -> Vec<Open> {
             })
         })
         .collect()
+}
+
+/// Up to which entry a replica's state holds everything, whatever crashes.
+pub fn durable_index(disk: &MemoryDisk, partition: PartitionId, replica: ReplicaId) -> u64 {
+    let applied = disk.durable(partition, replica);
+    let position = applied.map(|applied| raft::convert::applied_in(&applied).expect("written by this code"));
+    position.map_or(0, |(id, _)| id.index)
 }

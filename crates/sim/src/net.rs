@@ -29,6 +29,8 @@ pub struct Links(Arc<Mutex<State>>);
 #[derive(Default)]
 struct State {
     cut: BTreeSet<Link>,
+    /// Over which no connection is made.
+    refused: BTreeSet<Link>,
     /// One for each stream that is read over a link, for as long as there is one.
     readers: BTreeMap<Link, Vec<Weak<AtomicWaker>>>,
     /// Raised for a pair of hosts when all their connections break.
@@ -53,6 +55,24 @@ impl Links {
     /// Whether nothing comes through.
     pub fn is_cut(&self, link: &Link) -> bool {
         self.0.lock().cut.contains(link)
+    }
+
+    /// From now on connections from the one to the other are refused, unless so already; those there are break.
+    pub fn refuse(&self, link: Link) -> bool {
+        let fresh = self.0.lock().refused.insert(link.clone());
+        if fresh {
+            self.reset(&link.0, &link.1);
+        }
+        fresh
+    }
+
+    /// Connections are made again.
+    pub fn admit(&self, link: &Link) {
+        self.0.lock().refused.remove(link);
+    }
+
+    fn is_refused(&self, link: &Link) -> bool {
+        self.0.lock().refused.contains(link)
     }
 
     /// All connections there are between two hosts break, in both directions.
@@ -127,6 +147,9 @@ impl Net for SimNet {
             // Both ways are needed: the question, and its answer.
             self.links.open(&out).await;
             self.links.open(&back).await;
+            if self.links.is_refused(&out) {
+                return Err(io::Error::from(io::ErrorKind::ConnectionRefused));
+            }
             TcpStream::connect((host, port)).await
         };
         let stream = tokio::time::timeout(limit, connecting).await;

@@ -37,6 +37,8 @@ pub struct Plan {
     pub partitions: u32,
     /// Delay of a message, in milliseconds.
     pub latency_ms: (u64, u64),
+    /// How long a step is, in milliseconds: what nodes say to each other takes effect at its end. Longer ones are cheaper.
+    pub step_ms: u64,
     /// Of all disks.
     pub sync_delay: SyncDelay,
     /// Of elections.
@@ -51,6 +53,8 @@ pub struct Plan {
     pub leisure: u64,
     /// What clients do.
     pub workloads: Vec<String>,
+    /// Whether nothing is done to it: then no request may be left without an answer, though leaders and replicas move.
+    pub calm: bool,
     /// What is done to it, if that is not left to the seed.
     pub faults: Option<Vec<String>>,
 }
@@ -64,11 +68,14 @@ impl Plan {
         let latency_ms = *numbers.pick(&[(0, 1), (1, 3), (1, 10), (2, 40)]);
         let heartbeat_ms = *numbers.pick(&[100, 300]);
         let min = heartbeat_ms * 4;
+        // Few: states are sent whole to whoever was away for a while.
+        let log_entries = *numbers.pick(&[10, 50, 300, 50_000]);
         Plan {
             seed,
             nodes,
             partitions,
             latency_ms,
+            step_ms: *numbers.pick(&[1, 1, 4]),
             sync_delay: SyncDelay {
                 usual_ms: *numbers.pick(&[(0, 1), (0, 5), (2, 12)]),
                 slow_once_in: *numbers.pick(&[20, 100, 1000]),
@@ -78,12 +85,16 @@ impl Plan {
                 heartbeat_ms,
                 election_min_ms: min,
                 election_max_ms: min + min / 2,
+                log_entries,
+                log_entries_kept: *numbers.pick(&[0, 1, log_entries / 2]),
+                ..RaftConfig::default()
             },
             safety_ms: 60_000,
             gap_ms: *numbers.pick(&[(200, 2000), (1000, 6000), (3000, 15_000)]),
             clients: *numbers.pick(&[2, 3, 5, 8]),
             leisure: *numbers.pick(&[1, 5, 20]),
             workloads: some_workloads(&mut numbers),
+            calm: numbers.once_in(8),
             faults: None,
         }
     }
@@ -95,6 +106,7 @@ impl Plan {
         }
         if !faults.is_empty() {
             self.faults = Some(faults.to_vec());
+            self.calm = false;
         }
         self
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use workload::{Client, Workload, space};
+use workload::{Client, Finding, Workload, space};
 
 use crate::fault::{self, Faults};
 use crate::plan::Plan;
@@ -57,8 +57,7 @@ pub fn run(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Vio
     for workload in &workloads {
         prepare(&mut world, workload)?;
         for _ in 0..world.plan.clients {
-            let workload = workload.clone();
-            world.start_client(move |client| async move { workload.work(client).await });
+            world.start_worker(workload.clone());
         }
     }
     let mut faults = Faults::of(&world);
@@ -87,6 +86,7 @@ fn heal(world: &mut World) -> Result<(), Violation> {
     for at in 0..world.controllers.len() {
         world.bring_up(at);
     }
+    world.stop_disturbing();
     world.settle("all partitions in order after the faults")
 }
 
@@ -98,9 +98,12 @@ where
     let last = Arc::new(Mutex::new(String::new()));
     let said = last.clone();
     let done: Arc<AtomicBool> = world.start_client(move |client| async move {
-        while let Err(text) = run(client.clone()).await {
+        let mut attempt = client.clone();
+        while let Err(text) = run(attempt.clone()).await {
             *said.lock() = text;
             tokio::time::sleep(Duration::from_millis(200)).await;
+            // Another client: this one may have left something of unknown fate.
+            attempt.id += 10_000;
         }
     });
     world.until(what, |_| match done.load(Ordering::Relaxed) {
@@ -134,8 +137,14 @@ fn finish(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), Violati
 }
 
 fn judge(world: &World, workload: &dyn Workload, store: Option<&Path>) -> Result<(), Violation> {
-    let findings = workload.judge();
+    let mut findings = workload.judge();
     let tally = workload.tally();
+    let unanswered = workload.unanswered();
+    if world.plan.calm && unanswered > 0 {
+        let text = format!("{unanswered} operations without an answer, and nothing was wrong");
+        let workload = workload.name();
+        findings.push(Finding { workload, text });
+    }
     world.trace.note(&format!("{}: {tally:?}", workload.name()));
     if let Some(store) = store.filter(|_| !findings.is_empty()) {
         let path = store.join(format!("{}.jsonl", workload.name()));

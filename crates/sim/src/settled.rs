@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use machine::record::meta::NodeState;
 use types::PartitionId;
 
 use crate::world::World;
@@ -17,8 +18,13 @@ pub fn missing(world: &World) -> Option<String> {
             return Some(format!("{} is down or starting", controller.name));
         };
         let map = core.map();
-        if map.nodes.len() != world.controllers.len() {
-            return Some(format!("{} knows of {} nodes", controller.name, map.nodes.len()));
+        // Removed ones are remembered, so that nobody gets their ids.
+        let nodes = map.nodes.iter();
+        let nodes = nodes
+            .filter(|node| node.state != NodeState::Removed as i32)
+            .count();
+        if nodes != world.controllers.len() {
+            return Some(format!("{} knows of {nodes} nodes", controller.name));
         }
         if map.partitions.len() != wanted {
             return Some(format!(
@@ -31,7 +37,7 @@ pub fn missing(world: &World) -> Option<String> {
             let status = replica.status();
             let partition = replica.partition();
             if status.is_leader {
-                leaders.insert(partition, controller.id);
+                leaders.insert(partition, controller.id());
                 let voting = status.voters.len();
                 if status.is_joint || voting < replicas_each {
                     return Some(format!("partition {partition} has {voting} voters"));
@@ -40,7 +46,7 @@ pub fn missing(world: &World) -> Option<String> {
             positions
                 .entry(partition)
                 .or_default()
-                .push((controller.id, status.applied));
+                .push((controller.id(), status.applied));
         }
     }
     if leaders.len() < wanted {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use env::{Blocking, Env, SeededRng};
 use tokio::sync::mpsc;
 use turmoil::Sim;
-use workload::{Client, Site};
+use workload::{Client, Site, Workload};
 
 use crate::clock::TrueClock;
 use crate::controller::{CLIENT_PORT, Controller, End};
@@ -69,8 +69,10 @@ pub struct World {
     clients: u64,
     tasks: mpsc::UnboundedSender<Task>,
     stop: Arc<AtomicBool>,
+    stop_disturbing: Arc<AtomicBool>,
     clock: Arc<TrueClock>,
     skewed: bool,
+    lost: bool,
     links: Links,
 }
 
@@ -80,7 +82,7 @@ impl World {
         let (low, high) = plan.latency_ms;
         let mut builder = turmoil::Builder::new();
         builder
-            .tick_duration(Duration::from_millis(1))
+            .tick_duration(Duration::from_millis(plan.step_ms))
             .simulation_duration(Duration::from_secs(1 << 32))
             .rng_seed(plan.seed)
             .enable_random_order()
@@ -115,8 +117,10 @@ impl World {
             clients: 0,
             tasks,
             stop: Arc::default(),
+            stop_disturbing: Arc::default(),
             clock: Arc::default(),
             skewed: false,
+            lost: false,
             links,
         })
     }
@@ -126,7 +130,7 @@ impl World {
         self.sim.elapsed().as_millis() as u64
     }
 
-    /// Lets one millisecond pass everywhere, then looks at everything.
+    /// Lets one step pass everywhere, then looks at everything.
     pub fn step(&mut self) -> Result<(), Violation> {
         STEPS.store(self.now_ms(), Ordering::Relaxed);
         self.trace.at(self.now_ms());
@@ -147,6 +151,8 @@ impl World {
         let seen = Seen {
             controllers: &self.controllers,
             cores: &cores,
+            now_ms: self.now_ms(),
+            lost: self.lost,
             open: &open,
         };
         for invariant in &mut self.invariants {
@@ -208,7 +214,8 @@ impl World {
                         self.take_down(at, Down::Killed);
                     }
                     End::NotStarted(text) => {
-                        return Err(self.violation(format!("a node did not start: {text}")));
+                        self.expect_fatal(&text)?;
+                        self.take_down(at, Down::Killed);
                     }
                     End::Stopped => {
                         self.take_down(at, Down::Killed);
@@ -224,7 +231,7 @@ impl World {
     fn expect_fatal(&self, text: &str) -> Result<(), Violation> {
         match text.contains("disk fails") {
             true => Ok(()),
-            false => Err(self.violation(format!("a process ended itself: {text}"))),
+            false => Err(self.violation(format!("a process ended or did not start: {text}"))),
         }
     }
 
@@ -305,6 +312,21 @@ impl World {
         self.links.reset(&a, &b);
     }
 
+    /// Connections from one controller to another are refused from now on, unless so already.
+    pub fn refuse(&mut self, link: (usize, usize)) -> bool {
+        self.links.refuse(self.link(link))
+    }
+
+    /// Ends a [`World::refuse`].
+    pub fn admit(&mut self, link: (usize, usize)) {
+        self.links.admit(&self.link(link));
+    }
+
+    /// Whether a node may lose what it has: true once in a run.
+    pub fn may_lose(&mut self) -> bool {
+        !std::mem::replace(&mut self.lost, true)
+    }
+
     /// From now on a message between two controllers takes so long at most.
     pub fn set_latency(&mut self, pair: (usize, usize), most: Duration) {
         let (a, b) = self.link(pair);
@@ -322,9 +344,31 @@ impl World {
         self.skewed = skewed;
     }
 
-    /// Starts a client; returns what tells when it is done. All are on one host: turmoil's cost per step grows with the
-    /// third power of hosts.
+    /// Starts a client; returns what tells when it is done.
     pub fn start_client<F>(&mut self, run: impl FnOnce(Client) -> F) -> Arc<AtomicBool>
+    where
+        F: Future<Output = ()> + 'static,
+    {
+        let stop = self.stop.clone();
+        self.start_client_until(stop, run)
+    }
+
+    /// Starts a client of a workload.
+    pub fn start_worker(&mut self, workload: Arc<dyn Workload>) {
+        let stop = match workload.disturbs() {
+            true => self.stop_disturbing.clone(),
+            false => self.stop.clone(),
+        };
+        self.start_client_until(stop, |client| async move { workload.work(client).await });
+    }
+
+    /// All are on one host: turmoil's cost per step grows with the
+    /// third power of hosts.
+    fn start_client_until<F>(
+        &mut self,
+        stop: Arc<AtomicBool>,
+        run: impl FnOnce(Client) -> F,
+    ) -> Arc<AtomicBool>
     where
         F: Future<Output = ()> + 'static,
     {
@@ -345,7 +389,8 @@ impl World {
             env,
             endpoints: self.endpoints(),
             leisure: self.plan.leisure,
-            stop: self.stop.clone(),
+            calm: self.plan.calm,
+            stop,
         };
         let running = run(Client { id, site });
         let task = async move {
@@ -362,7 +407,12 @@ impl World {
         names.map(|name| format!("{name}:{CLIENT_PORT}")).collect()
     }
 
-    /// Tells all clients to stop.
+    /// Tells those to stop who change the cluster.
+    pub fn stop_disturbing(&self) {
+        self.stop_disturbing.store(true, Ordering::Relaxed);
+    }
+
+    /// Tells all others to stop.
     pub fn stop_clients(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }

@@ -45,6 +45,18 @@ pub enum Planted {
     LeaseEarly,
     /// Leases run on the time of day.
     LeaseByWallClock,
+    /// Leases stand still for a while after each change of leader.
+    LeaseReset,
+    /// A watcher is told of a later change before an earlier one.
+    WatchReordered,
+    /// What retries are recognised by is not in a state that is sent to another node.
+    SessionsNotSent,
+    /// A leader takes an append for acknowledged whose answer did not come.
+    QuorumMiscounted,
+    /// A log is cut for the running process alone.
+    CutNotPersisted,
+    /// Compaction takes some of what is live.
+    CompactedAlive,
     /// A change of members that a leader refuses while it hands over is tried again at once, for ever.
     MembershipSpin,
     /// A group's clock wakes before its time, and goes round until it has come.
@@ -68,6 +80,12 @@ pub const ALL: &[(Planted, &str)] = &[
     (Planted::PreviousForgotten, "previous-forgotten"),
     (Planted::LeaseEarly, "lease-early"),
     (Planted::LeaseByWallClock, "lease-by-wall-clock"),
+    (Planted::LeaseReset, "lease-reset"),
+    (Planted::WatchReordered, "watch-reordered"),
+    (Planted::SessionsNotSent, "sessions-not-sent"),
+    (Planted::QuorumMiscounted, "quorum-miscounted"),
+    (Planted::CutNotPersisted, "cut-not-persisted"),
+    (Planted::CompactedAlive, "compacted-alive"),
     (Planted::MembershipSpin, "membership-spin"),
     (Planted::EarlyTick, "early-tick"),
 ];

@@ -27,6 +27,8 @@ pub struct Site {
     pub endpoints: Vec<String>,
     /// How many times longer than usual clients rest between two operations.
     pub leisure: u64,
+    /// Whether nothing is done to the cluster but what is asked of it: then nothing may be late.
+    pub calm: bool,
     /// Set when clients are to stop.
     pub stop: Arc<AtomicBool>,
 }

@@ -129,7 +129,8 @@ fn compare(client: &Client) -> Compare {
     }
 }
 
-fn next(client: &Client, number: u64) -> Ask {
+/// What a client asks next; `number` makes its values its own.
+pub(crate) fn next(client: &Client, number: u64) -> Ask {
     match client.below(100) {
         0..40 => put(client, number),
         40..48 => delete(client),

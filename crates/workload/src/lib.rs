@@ -6,9 +6,12 @@
 pub mod append;
 pub mod bank;
 pub mod client;
+pub mod compact;
+pub mod counter;
 pub mod etcd;
 pub mod kv;
 pub mod lease;
+pub mod lock;
 pub mod log;
 pub mod moves;
 pub mod record;
@@ -63,6 +66,10 @@ pub struct Tally {
 pub trait Workload: Send + Sync + 'static {
     /// A word.
     fn name(&self) -> &'static str;
+    /// Whether it changes the cluster, which cannot come to order meanwhile.
+    fn disturbs(&self) -> bool {
+        false
+    }
     /// The key space it works in: its own.
     fn namespace(&self) -> &'static str {
         self.name()
@@ -81,13 +88,17 @@ pub trait Workload: Send + Sync + 'static {
     fn judge(&self) -> Vec<Finding>;
     /// What was done.
     fn tally(&self) -> Tally;
+    /// Operations whose fate nobody knows though nothing was wrong with the cluster.
+    fn unanswered(&self) -> u64 {
+        self.tally().unknown
+    }
     /// The history as JSON lines, for people and other judges.
     fn history(&self) -> String;
 }
 
 /// All workloads.
 pub const NAMES: &[&str] = &[
-    "append", "bank", "kv", "lease", "moves", "register", "set", "watch",
+    "append", "bank", "compact", "counter", "kv", "lease", "lock", "moves", "register", "set", "watch",
 ];
 
 /// A fresh workload by its name.
@@ -95,8 +106,11 @@ pub fn named(name: &str) -> Option<Arc<dyn Workload>> {
     match name {
         "append" => Some(Arc::<append::Append>::default()),
         "bank" => Some(Arc::<bank::Bank>::default()),
+        "compact" => Some(Arc::<compact::Compaction>::default()),
+        "counter" => Some(Arc::<counter::Counter>::default()),
         "kv" => Some(Arc::<kv::Kv>::default()),
         "lease" => Some(Arc::<lease::Leases>::default()),
+        "lock" => Some(Arc::<lock::Locks>::default()),
         "moves" => Some(Arc::<moves::Moves>::default()),
         "register" => Some(Arc::<register::Registers>::default()),
         "set" => Some(Arc::<set::Set>::default()),

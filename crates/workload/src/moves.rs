@@ -1,6 +1,8 @@
 //! Leaders and replicas move from node to node while others work. Nothing to judge here: the others' histories, and that
 //! everything comes to order in the end, tell whether it went well.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use parking_lot::Mutex;
 use proto::v1;
@@ -11,7 +13,7 @@ use crate::client::{Client, PATIENCE};
 use crate::{Finding, Tally, Workload};
 
 /// How long a move of a replica is followed.
-const FOLLOWED: std::time::Duration = std::time::Duration::from_secs(20);
+const FOLLOWED: Duration = Duration::from_secs(20);
 
 /// The workload.
 #[derive(Default)]
@@ -25,13 +27,20 @@ impl Workload for Moves {
         "moves"
     }
 
+    fn disturbs(&self) -> bool {
+        true
+    }
+
     async fn work(&self, client: Client) {
         // One is enough to keep partitions moving.
         if !client.id.is_multiple_of(3) {
             return;
         }
         while client.goes_on() {
-            let moved = self.one(&client).await;
+            let moved = match client.once_in(8) {
+                true => drain(&client).await,
+                false => self.one(&client).await,
+            };
             self.count(moved.is_ok());
             client.pause(50, 500).await;
         }
@@ -104,4 +113,35 @@ impl Moves {
             }
         }
     }
+}
+
+/// Empties a node for a while. However that goes, the node is taken back in.
+async fn drain(client: &Client) -> Result<(), Status> {
+    let mut cluster = ClusterClient::new(client.channel(client.any_node()));
+    let late = |_| Status::deadline_exceeded("no answer in time");
+    let listed = cluster.list_nodes(v1::ListNodesRequest::default());
+    let listed = tokio::time::timeout(PATIENCE, listed).await.map_err(late)??;
+    let nodes = listed.into_inner().nodes;
+    if nodes.is_empty() {
+        return Ok(());
+    }
+    let node = nodes[client.below(nodes.len() as u64) as usize].id;
+    let request = || v1::NodeRequest { node, session: None };
+    let following = async {
+        let mut progress = cluster.drain_node(request()).await?.into_inner();
+        while progress.message().await?.is_some() {}
+        Ok(())
+    };
+    let limit = Duration::from_millis(client.site.env.rng.between(200, 8000));
+    let drained = tokio::time::timeout(limit, following).await.map_err(late);
+    loop {
+        let mut cluster = ClusterClient::new(client.channel(client.any_node()));
+        match tokio::time::timeout(PATIENCE, cluster.undrain_node(request())).await {
+            Ok(Ok(_)) => break,
+            // Removed meanwhile.
+            Ok(Err(status)) if status.code() == tonic::Code::NotFound => break,
+            Ok(Err(_)) | Err(_) => client.pause(20, 200).await,
+        }
+    }
+    drained?
 }

@@ -3,6 +3,8 @@
 //! *Outcomes.* Only what was refused before anything was proposed is recorded as failed. No answer, a broken connection, a
 //! time limit, an answer that says nothing about the fate: all that is unknown, and its client goes on under a new number.
 
+use std::time::Duration;
+
 use checker::history::{Operation, Outcome};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -87,8 +89,20 @@ impl<A: Clone + Serialize, R: Clone + Serialize> Record<A, R> {
         ask: A,
         doing: impl Future<Output = Result<R, Outcome<()>>>,
     ) -> Option<R> {
+        self.operate_for(client, name, (node, PATIENCE), ask, doing).await
+    }
+
+    /// As [`Record::operate`], with a time limit of its own beside the node.
+    pub async fn operate_for(
+        &self,
+        client: &Client,
+        name: &mut Name,
+        (node, limit): (usize, Duration),
+        ask: A,
+        doing: impl Future<Output = Result<R, Outcome<()>>>,
+    ) -> Option<R> {
         let call_ns = client.now_ns();
-        let outcome = match tokio::time::timeout(PATIENCE, doing).await {
+        let outcome = match tokio::time::timeout(limit, doing).await {
             Ok(Ok(answer)) => Outcome::Ok(answer),
             Ok(Err(Outcome::Failed(text))) => Outcome::Failed(text),
             Ok(Err(Outcome::Unknown(text))) => Outcome::Unknown(text),

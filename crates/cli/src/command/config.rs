@@ -149,7 +149,8 @@ const COMMENTS: &[(&str, &str)] = &[
     ("join", "Peer addresses to ask for admission at the first start."),
     (
         "[raft]",
-        "Milliseconds. Shorter finds a dead leader sooner, and costs idle load and false alarms.",
+        "Elections, in milliseconds: shorter finds a dead leader sooner, and costs idle load and false alarms. \
+         How much log is kept.",
     ),
     ("heartbeat_ms", "Between heartbeats of a leader."),
     (
@@ -157,6 +158,15 @@ const COMMENTS: &[(&str, &str)] = &[
         "Shortest silence before an election; at least three heartbeats.",
     ),
     ("election_max_ms", "Longest silence before an election."),
+    (
+        "log_entries",
+        "Applied entries of a replica after which its log is cut.",
+    ),
+    ("log_bytes", "Bytes of a replica's log after which it is cut."),
+    (
+        "log_entries_kept",
+        "Applied entries left in a log that is cut, for replicas that lag a little.",
+    ),
     (
         "[limits]",
         "Bounds; a bound that is hit gives an error that names it.",

@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use types::planted::{self, Planted};
 
 use super::{Context, Stop, range};
 use crate::command::Compact;
@@ -52,7 +53,8 @@ pub(super) fn step(context: &mut Context<'_>, space: Space, records: usize) -> R
     let mut removed = 0;
     for pair in met {
         removed += older_version(context, space, &mut numbers, &pair)?;
-        if pair.delete && pair.kv.mod_revision < numbers.compact_revision {
+        let taken = planted::is(Planted::CompactedAlive) && pair.kv.version % 4 == 3;
+        if (pair.delete || taken) && pair.kv.mod_revision < numbers.compact_revision {
             removed += forget(context, space, &mut numbers, &pair)?;
         }
     }

@@ -23,7 +23,7 @@ use types::{BootId, ClusterId, ClusterVersion, Incarnation, NodeId, PartitionId,
 use super::receive::Receiving;
 use crate::convert;
 use crate::peer::{FrameHandler, KnownPeer, Mine, PeerState, Peers, frame};
-use crate::{ApplyListener, Node, NodeConfig, Replica, RequestError, RequestHandler, Timing};
+use crate::{ApplyListener, Node, NodeConfig, Replica, RequestError, RequestHandler, Retention, Timing};
 
 const LIMIT: Duration = Duration::from_secs(20);
 const GROUPS: u32 = 8;
@@ -115,6 +115,7 @@ impl Process {
                 boots: 1,
                 peer_address: address.clone(),
                 timing,
+                retention: Retention::default(),
                 disk_reserve_bytes: 0,
             };
             let disk = MemoryDisk::new();

@@ -3,7 +3,7 @@
 use super::*;
 
 fn check(log: Log, purge: Option<u64>, flush: bool) {
-    assert_eq!(log.step(), Step { purge, flush }, "{log:?}");
+    assert_eq!(log.step(Retention::default()), Step { purge, flush }, "{log:?}");
 }
 
 #[test]

@@ -191,6 +191,7 @@ impl Cluster {
             boots: self.boots,
             peer_address: self.addresses[&n].clone(),
             timing: timing(),
+            retention: raft::Retention::default(),
             disk_reserve_bytes: 1 << 20,
         };
         let heard = Arc::new(Heard::default());

@@ -49,4 +49,8 @@ fn every_fault_is_reported() {
         ],
     );
     check("[raft]\nelection_max_ms = 1000", &["raft.election_max_ms"]);
+    check(
+        "[raft]\nlog_entries = 100\nlog_bytes = 1",
+        &["raft.log_bytes", "raft.log_entries_kept"],
+    );
 }

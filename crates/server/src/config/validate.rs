@@ -27,6 +27,7 @@ pub fn validate(config: &Config) -> Vec<Fault> {
     faults.node(config);
     faults.addresses(config);
     faults.timing(config);
+    faults.retention(config);
     faults.limits(config);
     faults.log(config);
     faults.0
@@ -148,6 +149,21 @@ impl Faults {
                 format!(
                     "{} must be above raft.election_min_ms and at most 600000",
                     raft.election_max_ms
+                ),
+            );
+        }
+    }
+
+    fn retention(&mut self, config: &Config) {
+        let raft = &config.raft;
+        self.bounds("raft.log_entries", raft.log_entries, 10, 1 << 32);
+        self.bounds("raft.log_bytes", raft.log_bytes, 64 << 10, 1 << 40);
+        if raft.log_entries_kept >= raft.log_entries {
+            self.add(
+                "raft.log_entries_kept",
+                format!(
+                    "{} must be below raft.log_entries ({})",
+                    raft.log_entries_kept, raft.log_entries
                 ),
             );
         }

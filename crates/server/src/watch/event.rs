@@ -7,6 +7,7 @@ use machine::command::KeyValue;
 use machine::{EventKind, Events};
 use prost::encoding::{encode_varint, encoded_len_varint};
 use types::limits;
+use types::planted::{self, Planted};
 
 /// Field `events` of etcd's `WatchResponse`, as a length-delimited field's key.
 const EVENTS_FIELD: u8 = 11 << 3 | 2;
@@ -215,7 +216,10 @@ impl Batch {
                 });
             }
             last = revision.revision;
-            if cuts.is_empty() {
+            if cuts.is_empty() && planted::is(Planted::WatchReordered) && last % 10 == 0 {
+                let earlier = std::mem::replace(&mut part, bytes);
+                part.unsplit(earlier);
+            } else if cuts.is_empty() {
                 part.unsplit(bytes);
             } else {
                 parts.push(Part {

@@ -11,7 +11,8 @@ pub struct Reset;
 /// A link takes long.
 pub struct Delay;
 
-fn pair(world: &World, numbers: &mut Numbers) -> Option<(usize, usize)> {
+/// Two controllers.
+pub(super) fn pair(world: &World, numbers: &mut Numbers) -> Option<(usize, usize)> {
     let count = world.controllers.len() as u64;
     if count < 2 {
         return None;

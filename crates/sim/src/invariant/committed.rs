@@ -64,11 +64,19 @@ fn held(seen: &Seen<'_>, open: &Open, index: u64, data: &[u8]) -> Result<(), Str
         return Ok(());
     }
     let holds = |(replica, node): &&(ReplicaId, types::NodeId)| {
-        let disk = &seen.controllers[node.0 as usize - 1].disk;
+        let mut controllers = seen.controllers.iter();
+        let Some(controller) = controllers.find(|controller| controller.id() == node.0) else {
+            return false;
+        };
+        let disk = &controller.disk;
         let synced = disk.entry(*replica, index, true);
-        synced.is_some_and(|synced| *synced == *data) || disk.purged_synced(*replica) >= index
+        synced.is_some_and(|synced| *synced == *data)
+            || disk.purged_synced(*replica) >= index
+            || super::durable_index(disk, open.partition, *replica) >= index
     };
-    let holding = open.status.voters.iter().filter(holds).count();
+    // What a node that lost its data had acknowledged before is still being counted by a leader.
+    let lost = usize::from(seen.lost);
+    let holding = open.status.voters.iter().filter(holds).count() + lost;
     match 2 * holding > open.status.voters.len() {
         true => Ok(()),
         false => Err(format!(

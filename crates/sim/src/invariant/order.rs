@@ -69,15 +69,7 @@ impl Invariant for Order {
 
 /// What was purged from the log is durable in the state.
 fn covered(seen: &Seen<'_>, open: &Open, purged: u64) -> Result<(), String> {
-    let durable = seen.controllers[open.at]
-        .disk
-        .durable(open.partition, open.replica);
-    let position = durable
-        .map(|applied| raft::convert::applied_in(&applied))
-        .transpose();
-    let index = position
-        .map_err(|error| error.to_string())?
-        .map_or(0, |(id, _)| id.index);
+    let index = super::durable_index(&seen.controllers[open.at].disk, open.partition, open.replica);
     match purged <= index {
         true => Ok(()),
         false => Err(format!(

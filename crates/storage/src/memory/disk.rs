@@ -146,6 +146,17 @@ impl MemoryDisk {
         }
     }
 
+    /// Everything on it is gone. No process may have it open.
+    pub fn wipe(&self) {
+        let mut disk = self.inner.lock();
+        let (boot, free_bytes) = (disk.boot, disk.free_bytes);
+        *disk = Disk {
+            boot: boot + 1,
+            free_bytes,
+            ..Disk::default()
+        };
+    }
+
     /// The stores that are open now are dead, and what they had not synced is as unsure as before.
     pub fn power_off(&self) {
         self.inner.lock().boot += 1;

@@ -7,8 +7,10 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use machine::record::key::{Kind, PREFIX_BYTES};
 use machine::view::Visit;
 use machine::{Change, View, ViewError};
+use types::planted::{self, Planted};
 use types::{PartitionId, ReplicaId};
 
 use super::disk::{Choose, MemoryDisk};
@@ -283,7 +285,12 @@ impl PartitionStore for MemoryStore {
 
     fn checkpoint(&self) -> io::Result<Arc<dyn Checkpoint>> {
         self.flush()?;
-        let image = self.with(|state| Ok(state.now.clone()))?;
+        let mut image = self.with(|state| Ok(state.now.clone()))?;
+        if planted::is(Planted::SessionsNotSent) {
+            let sessions = Kind::Session as u8..=Kind::SessionIdle as u8;
+            let records = &mut Arc::make_mut(&mut image).records;
+            records.retain(|key, _| !sessions.contains(&key[PREFIX_BYTES - 1]));
+        }
         match &image.applied {
             Some(applied) => Ok(Arc::new(Frozen {
                 applied: applied.clone(),

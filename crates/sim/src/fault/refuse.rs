@@ -1,0 +1,52 @@
+//! Links that refuse: connections break and new ones are turned away at once, though both processes live. That looks like
+//! a process that has died, and calls for an election at once; it must cost pauses and nothing else.
+
+use super::{Begun, Fault};
+use crate::numbers::Numbers;
+use crate::world::World;
+
+/// Two controllers refuse each other, and the third reaches both.
+pub struct Refuse;
+/// A controller's listener is away for a moment, for all others.
+pub struct Flap;
+
+impl Fault for Refuse {
+    fn name(&self) -> &'static str {
+        "refuse"
+    }
+
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+        let (a, b) = super::connection::pair(world, numbers)?;
+        let links = match numbers.once_in(3) {
+            true => vec![(a, b)],
+            false => vec![(a, b), (b, a)],
+        };
+        begin(world, links, numbers.between(100, 10_000))
+    }
+}
+
+impl Fault for Flap {
+    fn name(&self) -> &'static str {
+        "flap"
+    }
+
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+        let count = world.controllers.len();
+        let one = numbers.below(count as u64) as usize;
+        let others = (0..count).filter(|other| *other != one);
+        let links: Vec<_> = others.map(|other| (other, one)).collect();
+        begin(world, links, *numbers.pick(&[5, 30, 100, 500]))
+    }
+}
+
+fn begin(world: &mut World, links: Vec<(usize, usize)>, lasts_ms: u64) -> Option<Begun> {
+    let fresh: Vec<_> = links.into_iter().filter(|link| world.refuse(*link)).collect();
+    if fresh.is_empty() {
+        return None;
+    }
+    Some(Begun {
+        lasts_ms,
+        text: format!("refused: {fresh:?}"),
+        mend: Box::new(move |world| fresh.iter().for_each(|link| world.admit(*link))),
+    })
+}

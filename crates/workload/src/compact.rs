@@ -1,0 +1,159 @@
+//! As `kv`, while history is compacted: what is live stays, at every revision that is still there. One client follows all
+//! changes from the first, so that the log is known though the cluster forgets it; nothing is compacted that it has not
+//! seen.
+
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+
+use async_trait::async_trait;
+use checker::Verdict;
+use checker::revision::{self, Answer, Ask};
+use checker::watch::Message;
+use etcd_client::{Client as Etcd, WatchOptions};
+use parking_lot::Mutex;
+
+use crate::client::{Client, PATIENCE};
+use crate::log::{self, Log};
+use crate::record::{Name, Record};
+use crate::{Finding, Tally, Workload, etcd, kv};
+
+/// How far back reads go.
+const BACK: u64 = 60;
+
+/// The workload.
+#[derive(Default)]
+pub struct Compaction {
+    record: Record<Ask, Answer>,
+    log: Mutex<Log>,
+    /// Up to which revision the log is known.
+    known: AtomicI64,
+    followed: AtomicBool,
+    done: AtomicBool,
+}
+
+#[async_trait]
+impl Workload for Compaction {
+    fn name(&self) -> &'static str {
+        "compact"
+    }
+
+    async fn work(&self, client: Client) {
+        if !self.followed.swap(true, Ordering::Relaxed) {
+            while client.goes_on() {
+                // Whatever ends it: from where it was.
+                let _ = self.follow(&client, None).await;
+                client.pause(10, 200).await;
+            }
+            return;
+        }
+        let (mut name, mut number) = (Name::of(&client), 0);
+        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        while client.goes_on() {
+            number += 1;
+            if client.once_in(25) {
+                self.compact(&client, &mut etcd).await;
+            }
+            let ask = match client.once_in(4) {
+                true => self.past(&client),
+                false => kv::next(&client, number),
+            };
+            let doing = etcd::ask(&mut etcd, &ask);
+            let asked = ask.clone();
+            let answer = self.record.operate(&client, &mut name, node, asked, doing).await;
+            if answer.is_none() && !matches!(ask, Ask::Range { revision: 1.., .. }) || client.once_in(50) {
+                (node, etcd) = client.connect(self.namespace()).await;
+            }
+            client.pause(0, 30).await;
+        }
+    }
+
+    async fn finish(&self, client: &Client) -> Result<(), String> {
+        let mut name = Name::of(client);
+        let mut through = 0;
+        for node in 0..client.site.endpoints.len() {
+            let mut etcd = client.etcd(node, self.namespace()).await;
+            let ask = Ask::Range {
+                key: "a".into(),
+                end: Some("z".into()),
+                revision: 0,
+                serializable: false,
+            };
+            let doing = etcd::ask(&mut etcd, &ask);
+            let asked = ask.clone();
+            let read = self.record.operate(client, &mut name, node, asked, doing).await;
+            through = read.ok_or("the last read was not answered")?.revision;
+        }
+        while self.known.load(Ordering::Relaxed) < through {
+            self.follow(client, Some(through)).await?;
+        }
+        self.done.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn judge(&self) -> Vec<Finding> {
+        let verdict = match self.done.load(Ordering::Relaxed) {
+            false => Verdict::Unknown("there is no log to judge by".into()),
+            true => revision::check(&self.record.operations(), &self.log.lock()),
+        };
+        Finding::of(self.name(), verdict)
+    }
+
+    fn tally(&self) -> Tally {
+        self.record.tally()
+    }
+
+    fn history(&self) -> String {
+        self.record.lines(self.name())
+    }
+}
+
+impl Compaction {
+    /// A read of some keys as they were.
+    fn past(&self, client: &Client) -> Ask {
+        let known = self.known.load(Ordering::Relaxed);
+        Ask::Range {
+            key: "a".into(),
+            end: Some("z".into()),
+            revision: (known - client.below(BACK) as i64).max(1),
+            serializable: client.once_in(3),
+        }
+    }
+
+    /// Forgets what is older than some revision that the follower has seen. Whether that was done does not matter here.
+    async fn compact(&self, client: &Client, etcd: &mut Etcd) {
+        let known = self.known.load(Ordering::Relaxed);
+        let through = known - client.below(BACK / 2) as i64;
+        if through > 1 {
+            let _ = tokio::time::timeout(PATIENCE, etcd.compact(through, None)).await;
+        }
+    }
+
+    /// Takes in what happened since, until the watch breaks, is silent for long, or has come to `through`.
+    async fn follow(&self, client: &Client, through: Option<i64>) -> Result<(), String> {
+        let known = || self.known.load(Ordering::Relaxed);
+        let (_, mut etcd) = client.connect(self.namespace()).await;
+        let options = WatchOptions::new()
+            .with_all_keys()
+            .with_start_revision((known() + 1).max(2));
+        let opened = tokio::time::timeout(PATIENCE, etcd.watch("", Some(options))).await;
+        let opened = opened.map_err(|_| "no watch in time")?;
+        let mut stream = opened.map_err(|error| error.to_string())?;
+        while through.map_or_else(|| client.goes_on(), |through| known() < through) {
+            let next = tokio::time::timeout(2 * PATIENCE, stream.message()).await;
+            let next = next.map_err(|_| "the watch is silent")?;
+            let next = next
+                .map_err(|error| error.to_string())?
+                .ok_or("the watch ended")?;
+            if next.canceled() {
+                return Err(format!("cancelled: {}", next.cancel_reason()));
+            }
+            if let Message::Events { events, .. } = log::message(&next) {
+                let mut log = self.log.lock();
+                for seen in events {
+                    self.known.fetch_max(seen.revision, Ordering::Relaxed);
+                    log.entry(seen.revision).or_default().push(seen.event);
+                }
+            }
+        }
+        Ok(())
+    }
+}
