@@ -35,6 +35,6 @@ pub use node::{Node, NodeStats};
 pub use peer::{FRAME_BYTES_MAX, KnownPeer, PeerState, PeerStatus};
 pub use propose::Proposed;
 pub use read::ReadPoint;
-pub use replica::{Replica, ReplicaStatus};
+pub use replica::{Marks, Replica, ReplicaStatus};
 pub use state_machine::{Ended, Progress, StateMachine};
 pub use trouble::Trouble;

@@ -94,6 +94,21 @@ pub struct ReplicaStatus {
     pub damaged: Option<String>,
 }
 
+/// How far a replica is. Cheaper than [`ReplicaStatus`], of which nothing else that lasts changes without one of these.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// Current term.
+    pub term: u64,
+    /// Index of the last entry here; 0 if none.
+    pub last_log: u64,
+    /// Known to be committed by a quorum; 0 if none.
+    pub committed: u64,
+    /// Applied here; 0 if none.
+    pub applied: u64,
+    /// Up to where the log was purged; 0 if it never was.
+    pub purged: u64,
+}
+
 impl Group {
     /// The leadership this replica holds, if it does.
     pub(crate) fn leads(&self) -> Option<LeaderId> {
@@ -258,6 +273,19 @@ impl Replica {
         let mut status = self.0.group.status();
         status.queue_depth = self.queue_depth();
         status
+    }
+
+    /// How far it is.
+    pub fn marks(&self) -> Marks {
+        let group = &self.0.group;
+        let metrics = group.metrics.borrow_watched();
+        Marks {
+            term: metrics.current_term,
+            last_log: metrics.last_log_index.unwrap_or(0),
+            committed: metrics.local_committed.map_or(0, |id| id.index),
+            applied: group.progress.applied_index(),
+            purged: metrics.purged.map_or(0, |id| id.index),
+        }
     }
 
     /// Commands waiting to be proposed.

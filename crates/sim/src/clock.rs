@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use env::Clock;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 /// What the wall clocks show when a run begins: 2026-01-01.
@@ -17,18 +18,32 @@ const EPOCH_MS: i64 = 1_767_225_600_000;
 pub struct Pace {
     /// Added to the wall clock, in milliseconds.
     pub wall_off_ms: AtomicI64,
-    /// Time that passes in addition, in thousandths of the time that passes for all.
-    pub extra_permille: AtomicU64,
-    /// Time that passes at once, in milliseconds, when the node next runs.
-    pub jump_ms: AtomicU64,
+    extra_permille: AtomicU64,
+    jump_ms: AtomicU64,
+    changed: Notify,
 }
 
 impl Pace {
+    /// From now on, so much time passes in addition, in thousandths of the time that passes for all.
+    pub fn set_extra(&self, permille: u64) {
+        self.extra_permille.store(permille, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
+    /// So much time passes at once when the node next runs, in milliseconds.
+    pub fn jump(&self, ms: u64) {
+        self.jump_ms.fetch_add(ms, Ordering::Relaxed);
+        self.changed.notify_one();
+    }
+
     /// Moves the node's time as told, for as long as it runs. Part of each boot.
     pub async fn drive(self: Arc<Self>) {
         let mut owed = 0;
         loop {
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            match self.extra_permille.load(Ordering::Relaxed) {
+                0 => self.changed.notified().await,
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
             owed += self.extra_permille.load(Ordering::Relaxed);
             let extra_ms = owed / 1000 + self.jump_ms.swap(0, Ordering::Relaxed);
             owed %= 1000;

@@ -197,8 +197,13 @@ impl Controller {
     /// The disk's own work: what waits is synced a while after it began to wait.
     async fn sync_disk(self: Arc<Self>, boot: u64) {
         let mut numbers = crate::numbers::Numbers::new(self.seed ^ (boot << 40));
+        let asked = Arc::new(Notify::new());
+        let ask = asked.clone();
+        self.disk.on_waiting(move || ask.notify_one());
         self.disk.hold_sync(true);
         loop {
+            asked.notified().await;
+            // What else comes in this moment goes along.
             tokio::time::sleep(Duration::from_millis(1)).await;
             if self.disk.waiting() {
                 let delay = self.sync_delay.lock().pick(&mut numbers);

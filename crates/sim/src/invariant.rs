@@ -1,8 +1,9 @@
 //! What must hold after each step, one file each. To add one: write the file, and name it in [`all`].
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use raft::ReplicaStatus;
+use raft::{Marks, ReplicaStatus};
 use server::Core;
 use storage::memory::MemoryDisk;
 use types::{PartitionId, ReplicaId};
@@ -15,7 +16,7 @@ mod order;
 mod queues;
 mod terms;
 
-/// One replica that is open now.
+/// One replica that is open.
 pub struct Open {
     /// Index of its controller.
     pub at: usize,
@@ -37,7 +38,7 @@ pub struct Seen<'a> {
     pub now_ms: u64,
     /// Whether a node has lost what it had.
     pub lost: bool,
-    /// All replicas that are open now.
+    /// Replicas that are open and have changed since the last look.
     pub open: &'a [Open],
 }
 
@@ -60,20 +61,35 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
     ]
 }
 
-/// Looks at every replica that is open.
-pub fn open(cores: &[Option<Arc<Core>>]) -> Vec<Open> {
-    let running = cores.iter().enumerate();
-    let running = running.filter_map(|(at, core)| Some((at, core.as_ref()?)));
-    running
-        .flat_map(|(at, core)| {
-            core.raft().replicas().into_iter().map(move |replica| Open {
-                at,
-                partition: replica.partition(),
-                replica: replica.replica_id(),
-                status: replica.status(),
-            })
-        })
-        .collect()
+/// Finds out which replicas have changed: most have not, most of the time, and to look at all of them costs more than to
+/// run them.
+#[derive(Default)]
+pub struct Looks {
+    /// By controller and replica: its boot then, and how far it was.
+    last: BTreeMap<(usize, ReplicaId), (u64, Marks)>,
+}
+
+impl Looks {
+    /// Every replica that is open and was not so, or is further, since the last call.
+    pub fn changed(&mut self, controllers: &[Arc<Controller>], cores: &[Option<Arc<Core>>]) -> Vec<Open> {
+        let mut changed = Vec::new();
+        for (at, core) in cores.iter().enumerate() {
+            let Some(core) = core else { continue };
+            let boot = controllers[at].boots();
+            for replica in core.raft().replicas() {
+                let now = (boot, replica.marks());
+                if self.last.insert((at, replica.replica_id()), now) != Some(now) {
+                    changed.push(Open {
+                        at,
+                        partition: replica.partition(),
+                        replica: replica.replica_id(),
+                        status: replica.status(),
+                    });
+                }
+            }
+        }
+        changed
+    }
 }
 
 /// Up to which entry a replica's state holds everything, whatever crashes.

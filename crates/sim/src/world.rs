@@ -12,7 +12,7 @@ use workload::{Client, Site, Workload};
 
 use crate::clock::TrueClock;
 use crate::controller::{CLIENT_PORT, Controller, End};
-use crate::invariant::{self, Invariant, Seen};
+use crate::invariant::{self, Invariant, Looks, Seen};
 use crate::net::{Link, Links, SimNet};
 use crate::numbers::Numbers;
 use crate::plan::Plan;
@@ -64,6 +64,7 @@ pub struct World {
     pub trace: Trace,
     sim: Sim<'static>,
     invariants: Vec<Box<dyn Invariant>>,
+    looks: Looks,
     numbers: Numbers,
     down: Vec<bool>,
     clients: u64,
@@ -110,6 +111,7 @@ impl World {
             numbers: Numbers::of(plan.seed, "world"),
             down: vec![false; controllers.len()],
             invariants: invariant::all(),
+            looks: Looks::default(),
             controllers,
             trace,
             sim,
@@ -147,7 +149,7 @@ impl World {
             .iter()
             .map(|controller| controller.core())
             .collect();
-        let open = invariant::open(&cores);
+        let open = self.looks.changed(&self.controllers, &cores);
         let seen = Seen {
             controllers: &self.controllers,
             cores: &cores,

@@ -15,7 +15,8 @@ use machine::{Command, Outcome, Query};
 use parking_lot::Mutex;
 use proto::peer::{JoinReply, JoinRequest, Kind};
 use raft::{
-    ApplyListener, KnownPeer, Node, NodeConfig, ProposeError, Proposed, Replica, RequestHandler, Timing,
+    ApplyListener, KnownPeer, Node, NodeConfig, ProposeError, Proposed, Replica, RequestHandler, Retention,
+    Timing,
 };
 use storage::memory::MemoryDisk;
 use tokio::task::JoinHandle;
@@ -40,8 +41,17 @@ pub fn slot() -> u32 {
 }
 
 /// Replica of partition `P` on node `n`.
+/// The replica of partition `P` on a node.
 pub fn replica_of(n: u64) -> ReplicaId {
     ReplicaId(100 + n)
+}
+
+/// The replica of any partition on a node.
+fn replica_in(partition: PartitionId, n: u64) -> ReplicaId {
+    match partition {
+        P => replica_of(n),
+        other => ReplicaId(10_000 + 10 * u64::from(other.0) + n),
+    }
 }
 
 pub struct Refuse;
@@ -139,6 +149,7 @@ pub struct Cluster {
     addresses: BTreeMap<u64, String>,
     pub disks: BTreeMap<u64, Arc<MemoryDisk>>,
     pub up: BTreeMap<u64, Running>,
+    retention: Retention,
     boots: u64,
 }
 
@@ -160,12 +171,27 @@ impl Cluster {
         .await
     }
 
+    /// Logs are cut after a few entries, and nothing is kept.
+    pub async fn keeping_little(nodes: u64) -> Cluster {
+        let retention = Retention {
+            entries: 10,
+            kept: 0,
+            ..Retention::default()
+        };
+        Cluster::made(nodes, Env::production(), retention).await
+    }
+
     pub async fn with(nodes: u64, env: Env) -> Cluster {
+        Cluster::made(nodes, env, Retention::default()).await
+    }
+
+    async fn made(nodes: u64, env: Env, retention: Retention) -> Cluster {
         let mut cluster = Cluster {
             env,
             addresses: BTreeMap::new(),
             disks: BTreeMap::new(),
             up: BTreeMap::new(),
+            retention,
             boots: 0,
         };
         let mut bound = Vec::new();
@@ -191,7 +217,7 @@ impl Cluster {
             boots: self.boots,
             peer_address: self.addresses[&n].clone(),
             timing: timing(),
-            retention: raft::Retention::default(),
+            retention: self.retention,
             disk_reserve_bytes: 1 << 20,
         };
         let heard = Arc::new(Heard::default());
@@ -272,21 +298,27 @@ impl Cluster {
         self.node(n).replica(P).unwrap()
     }
 
-    /// Founds partition `P` on node 1 and adds voters on the others.
+    /// Founds partition `P` on the first node and adds voters on the others.
     pub async fn form(&self, voters: &[u64]) {
+        self.form_group(P, voters).await;
+    }
+
+    /// The same of another partition.
+    pub async fn form_group(&self, partition: PartitionId, voters: &[u64]) {
+        let id = |n: u64| replica_in(partition, n);
         let first = self
             .node(voters[0])
-            .found(P, replica_of(voters[0]))
+            .found(partition, id(voters[0]))
             .await
             .unwrap();
         eventually("the founder leads", || first.is_leader()).await;
         for n in &voters[1..] {
             self.join(&first, *n).await;
         }
-        let ids: BTreeSet<_> = voters.iter().map(|n| replica_of(*n)).collect();
+        let ids: BTreeSet<_> = voters.iter().map(|n| id(*n)).collect();
         changed(|| first.set_voters(ids.clone())).await;
         for n in voters {
-            let replica = self.replica(*n);
+            let replica = self.node(*n).replica(partition).unwrap();
             eventually("all know the voters", || {
                 replica.status().voters.len() == voters.len()
             })
@@ -296,14 +328,14 @@ impl Cluster {
 
     /// Opens a replica on node `n` and makes it a learner that is caught up.
     pub async fn join(&self, leader: &Replica, n: u64) {
-        self.node(n).open(P, replica_of(n)).await.unwrap();
-        changed(|| leader.add_learner(replica_of(n), NodeId(n))).await;
+        let partition = leader.partition();
+        let id = replica_in(partition, n);
+        self.node(n).open(partition, id).await.unwrap();
+        changed(|| leader.add_learner(id, NodeId(n))).await;
         eventually("the learner catches up", || {
             let status = leader.status();
-            status
-                .matched
-                .get(&replica_of(n))
-                .is_some_and(|matched| *matched + 8 >= status.last_log)
+            let matched = status.matched.get(&id);
+            matched.is_some_and(|matched| *matched + 8 >= status.last_log)
         })
         .await;
     }

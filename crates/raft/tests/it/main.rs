@@ -1,6 +1,7 @@
 //! Tests of the raft crate over real stores and a real loopback network.
 #![allow(clippy::unwrap_used)]
 
+mod catalogue;
 mod cluster;
 mod flaky;
 mod kit;

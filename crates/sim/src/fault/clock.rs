@@ -49,10 +49,7 @@ impl Fault for Speed {
         let permille = numbers.between(1, 100);
         let speed = move |world: &mut World, permille| {
             world.set_skewed(permille > 0);
-            world.controllers[one]
-                .pace
-                .extra_permille
-                .store(permille, Ordering::Relaxed);
+            world.controllers[one].pace.set_extra(permille);
         };
         speed(world, permille);
         Some(Begun {

@@ -3,8 +3,6 @@
 //! A host of the simulation cannot be left out of a step. So nothing that it sends comes through, nothing comes to it, and
 //! time runs many times faster for all others; then its own clocks are moved to where they would be, and it goes on.
 
-use std::sync::atomic::Ordering;
-
 use super::{Begun, Fault};
 use crate::numbers::Numbers;
 use crate::world::World;
@@ -32,7 +30,7 @@ impl Fault for Pause {
         world.set_skewed(true);
         for other in &others {
             let pace = &world.controllers[*other].pace;
-            pace.extra_permille.store((FASTER - 1) * 1000, Ordering::Relaxed);
+            pace.set_extra((FASTER - 1) * 1000);
         }
         let lasts_ms = numbers.between(10, 250);
         Some(Begun {
@@ -40,16 +38,10 @@ impl Fault for Pause {
             text: format!("pause of {} ms of {one}", lasts_ms * FASTER),
             mend: Box::new(move |world| {
                 for other in &others {
-                    world.controllers[*other]
-                        .pace
-                        .extra_permille
-                        .store(0, Ordering::Relaxed);
+                    world.controllers[*other].pace.set_extra(0);
                 }
                 let missed_ms = lasts_ms * (FASTER - 1);
-                world.controllers[one]
-                    .pace
-                    .jump_ms
-                    .fetch_add(missed_ms, Ordering::Relaxed);
+                world.controllers[one].pace.jump(missed_ms);
                 links.iter().for_each(|link| world.join(*link));
                 world.set_skewed(false);
             }),

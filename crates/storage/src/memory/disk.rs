@@ -20,6 +20,7 @@ pub type Choose<'a> = &'a mut dyn FnMut(usize) -> usize;
 pub struct MemoryDisk {
     inner: Mutex<Disk>,
     ready: Mutex<Ready>,
+    asked: Mutex<Option<Arc<dyn Fn() + Send + Sync>>>,
 }
 
 #[derive(Default)]
@@ -53,6 +54,7 @@ impl MemoryDisk {
         Arc::new(MemoryDisk {
             inner: Mutex::new(disk),
             ready: Mutex::default(),
+            asked: Mutex::default(),
         })
     }
 
@@ -110,6 +112,11 @@ impl MemoryDisk {
     pub fn hold_sync(&self, on: bool) {
         self.inner.lock().held = on;
         self.settle();
+    }
+
+    /// Calls `asked` each time that something is left to wait for a sync that is held.
+    pub fn on_waiting(&self, asked: impl Fn() + Send + Sync + 'static) {
+        *self.asked.lock() = Some(Arc::new(asked));
     }
 
     /// Does one sync, held or not, of all that waits now.
@@ -234,7 +241,12 @@ impl MemoryDisk {
                 fatal(&error);
             }
         } else {
+            let waits = disk.log.unsynced.iter().any(|(_, _, done)| done.is_some());
             drop(disk);
+            let asked = self.asked.lock().clone().filter(|_| waits);
+            if let Some(asked) = asked {
+                asked();
+            }
         }
         self.fire();
     }
