@@ -89,7 +89,10 @@ fn go_on(view: &dyn View) {
     }
     let batch = world::batch(vec![world::command(world::put("a", "1", 0))]);
     let applied = machine::apply(view, machine::Stamp::default(), &batch);
-    assert!(!matches!(applied, Err(machine::ApplyError::View(_))), "{applied:?}");
+    assert!(
+        !matches!(applied, Err(machine::ApplyError::View(_))),
+        "{applied:?}"
+    );
 }
 
 /// Position and records, sent as this build would.
