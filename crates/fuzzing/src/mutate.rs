@@ -10,7 +10,7 @@ impl Numbers {
     }
 
     /// The next one.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -20,7 +20,7 @@ impl Numbers {
 
     /// The next one, below `bound`.
     pub fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound.max(1) as u64) as usize
+        (self.draw() % bound.max(1) as u64) as usize
     }
 }
 
@@ -44,7 +44,7 @@ fn change(input: &mut Vec<u8>, seeds: &[Vec<u8>], numbers: &mut Numbers) {
     let at = numbers.below(input.len() + 1);
     match numbers.below(9) {
         0 => input.truncate(at),
-        1 => input.insert(at, numbers.next() as u8),
+        1 => input.insert(at, numbers.draw() as u8),
         2 => input.insert(at, EDGES[numbers.below(EDGES.len())]),
         3 => {
             let other = &seeds[numbers.below(seeds.len())];

@@ -53,15 +53,15 @@ fn look(client: u64, times: (u64, u64), seen: Option<(State, u64)>) -> Op {
 fn lives() -> Vec<Vec<State>> {
     let table = table();
     let mut lives = vec![vec![Pending]];
-    let mut from = 0;
+    let mut newest = lives.clone();
     for _ in 0..STEPS {
-        for at in from..lives.len() {
-            from = at + 1;
-            let life = lives[at].clone();
-            for next in &table.next[life.last().expect("it begins")] {
-                lives.push(life.iter().copied().chain([*next]).collect());
-            }
-        }
+        let longer = newest.iter().flat_map(|life| {
+            let next = &table.next[life.last().expect("it begins")];
+            next.iter()
+                .map(|next| life.iter().copied().chain([*next]).collect())
+        });
+        newest = longer.collect();
+        lives.extend(newest.clone());
     }
     lives
 }

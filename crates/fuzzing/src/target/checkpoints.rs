@@ -149,7 +149,7 @@ fn frames(mut input: Input<'_>) {
     let Some(Ok(begun)) = now(begun) else { return };
     let begun = CheckpointBegun::decode(begun).expect("written by this build");
     while !input.is_empty() {
-        let right = input.byte() % 4 != 0;
+        let right = !input.byte().is_multiple_of(4);
         let body = input.part();
         let body = match CheckpointChunk::decode(body) {
             Ok(mut chunk) if right => {

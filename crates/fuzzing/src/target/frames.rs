@@ -43,7 +43,7 @@ fn meet(hello: &Hello) {
         boots: 2,
         listed: 1,
         address: "b:2380".into(),
-        live: hello.boots % 2 == 0,
+        live: hello.boots.is_multiple_of(2),
     };
     let known = [
         Known::Member(Incarnation(0xb), "b:2380"),

@@ -18,7 +18,7 @@ const NAMES: [&str; 7] = [
 /// A flag: the checksums are made right. Then the files, in parts.
 pub fn run(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let sealed = input.byte() % 4 != 0;
+    let sealed = !input.byte().is_multiple_of(4);
     let disk = MemoryDisk::new();
     for name in NAMES {
         let mut content = input.part().to_vec();
