@@ -135,6 +135,33 @@ fn op(request: PbTxnOpRequest) -> PbTxnRequestOp {
     }
 }
 
+/// One that only reads, and one with something of everything.
+fn transactions(
+    range: &PbRangeRequest,
+    put: &PbPutRequest,
+    delete: &PbDeleteRequest,
+) -> (PbTxnRequest, PbTxnRequest) {
+    let compare = PbCompare {
+        target: 2,
+        key: b"a".to_vec(),
+        target_union: Some(PbTargetUnion::ModRevision(4)),
+        ..PbCompare::default()
+    };
+    let reading = PbTxnRequest {
+        success: vec![op(PbTxnOpRequest::RequestRange(range.clone()))],
+        ..PbTxnRequest::default()
+    };
+    let writing = PbTxnRequest {
+        compare: vec![compare],
+        success: vec![
+            op(PbTxnOpRequest::RequestPut(put.clone())),
+            op(PbTxnOpRequest::RequestTxn(reading.clone())),
+        ],
+        failure: vec![op(PbTxnOpRequest::RequestDeleteRange(delete.clone()))],
+    };
+    (reading, writing)
+}
+
 /// Each message there is, transactions in several shapes.
 pub fn seeds() -> Vec<Vec<u8>> {
     let range = PbRangeRequest {
@@ -162,24 +189,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
         range_end: vec![0],
         prev_kv: true,
     };
-    let compare = PbCompare {
-        target: 2,
-        key: b"a".to_vec(),
-        target_union: Some(PbTargetUnion::ModRevision(4)),
-        ..PbCompare::default()
-    };
-    let reading = PbTxnRequest {
-        success: vec![op(PbTxnOpRequest::RequestRange(range.clone()))],
-        ..PbTxnRequest::default()
-    };
-    let writing = PbTxnRequest {
-        compare: vec![compare],
-        success: vec![
-            op(PbTxnOpRequest::RequestPut(put.clone())),
-            op(PbTxnOpRequest::RequestTxn(reading.clone())),
-        ],
-        failure: vec![op(PbTxnOpRequest::RequestDeleteRange(delete.clone()))],
-    };
+    let (reading, writing) = transactions(&range, &put, &delete);
     let session = Some(v1::Session { client_id: 7, seq: 1 });
     vec![
         seed(0, &range),
