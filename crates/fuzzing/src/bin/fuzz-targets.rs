@@ -28,4 +28,8 @@ fn choose() -> &'static Target {
     }
 }
 
-fuzz_target!(|bytes: &[u8]| (TARGET.get_or_init(choose).run)(bytes));
+fuzz_target!(
+    // Before libFuzzer begins: it takes an end of the process for a defect.
+    init: { TARGET.get_or_init(choose); },
+    |bytes: &[u8]| (TARGET.get_or_init(choose).run)(bytes)
+);
