@@ -22,14 +22,17 @@ DATA_DIR ?= data
 BASE_PORT ?= 2379
 SEEDS ?= 0..200
 JOBS ?= 2
+RUNS ?= 1000000
+TIME ?= 0
+SHARD ?= 0/20
 
-.PHONY: help run build install check fix test test-rust test-compose sim bench image deps deps-test clean-data
+.PHONY: help run build install check fix test test-rust test-compose sim fuzz-targets mutants bench image deps deps-test clean-data
 
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
-	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT) SEEDS=$(SEEDS) JOBS=$(JOBS)"
+	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT) SEEDS=$(SEEDS) JOBS=$(JOBS) RUNS=$(RUNS) TIME=$(TIME) TARGETS=$(TARGETS) SHARD=$(SHARD)"
 	@echo "           CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 run: build ## build, then run a cluster of three controllers here, in the foreground (Ctrl-C stops it)
@@ -70,6 +73,15 @@ test-compose: ## the compose file, for real: three containers, one killed, one c
 sim: deps ## simulate many clusters under faults: SEEDS=0..200, JOBS=2
 	$(CARGO) build --release --locked --workspace --bins
 	$(CARGO_TARGET_DIR)/release/fuzz --seeds $(SEEDS) --jobs $(JOBS)
+
+fuzz-targets: deps ## fuzz with coverage: RUNS=1000000 each, or TIME=seconds each; TARGETS="commands ..." (all)
+	RUNS=$(if $(filter 0,$(TIME)),$(RUNS),-1) SECONDS_EACH=$(TIME) JOBS=$(JOBS) scripts/fuzz.sh $(TARGETS)
+
+mutants: ## mutate the pure crates, SHARD=0/20 of each; needs cargo-mutants (docs/mutation.md)
+	@# Not the common target folder: a mutant is no build that anybody else should find there.
+	for crate in checker planner machine; do \
+	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants $(CARGO) mutants --package $$crate --shard $(SHARD) --sharding round-robin \
+	--output $(CARGO_TARGET_DIR)/mutants/$$crate || [ $$? -eq 2 ]; done
 
 bench: deps-test ## measure against etcd on this machine; writes docs/benchmarks.md
 	$(CARGO) build --release --locked --workspace --bins

@@ -20,6 +20,7 @@ pub mod page;
 pub mod register;
 pub mod revision;
 pub mod set;
+pub mod transitions;
 pub mod unique;
 mod verdict;
 pub mod watch;

@@ -7,6 +7,10 @@
 //! An operation of unknown outcome is open from its call on and for ever: it may take effect at any time, or never.
 //! The work grows with the number of operations open at once, not with the length of the history. Split histories of
 //! independent keys ([`by_key`]), and keep those of one key short.
+//!
+//! Judged against brute force in its tests. Another checker, porcupine-rs, is no part of them: what it depends on
+//! (criterion, regex, rayon) is a minute of building, and changes features of serde and regex-automata in test builds
+//! alone, so that most of the workspace would be built twice. What it said once is in `docs/reliability.md`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;

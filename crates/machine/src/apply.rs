@@ -240,7 +240,10 @@ fn reply(context: &mut Context<'_>, stamp: Stamp, command: &Command) -> Result<R
         )));
     }
     let Some(space) = Space::from_wire(command.slot, command.namespace) else {
-        let text = format!("there is no slot {}", command.slot);
+        let text = format!(
+            "there is no slot {} with namespace {}",
+            command.slot, command.namespace
+        );
         return Ok(Reply {
             revision: 0,
             done: Some(Done::Refused(refusal(RefusalKind::Invalid, text))),

@@ -34,10 +34,14 @@ impl Space {
         Space { slot, namespace }
     }
 
-    /// As numbers on the wire; `None` if the slot is none of ours.
+    /// As numbers on the wire; `None` if there is no such space. The partition's own records are of no namespace:
+    /// what was written under one there would be found by nobody.
     pub fn from_wire(slot: u32, namespace: u32) -> Option<Space> {
         let slot = Slot(u16::try_from(slot).ok()?);
-        let known = slot == Slot::PARTITION || slot.0 < types::id::SLOTS;
+        let known = match slot {
+            Slot::PARTITION => namespace == 0,
+            slot => slot.0 < types::id::SLOTS,
+        };
         known.then_some(Space {
             slot,
             namespace: NamespaceId(namespace),

@@ -31,6 +31,7 @@ pub use config::{NodeConfig, Retention, Timing};
 pub use error::{MembershipError, ProposeError, RaftError, ReadError, RequestError};
 pub use listener::{ApplyListener, RequestHandler};
 pub use log_store::ReplicaLog;
+pub use network::{Receiving, Room};
 pub use node::{Node, NodeStats};
 pub use peer::{FRAME_BYTES_MAX, KnownPeer, PeerState, PeerStatus};
 pub use propose::Proposed;

@@ -31,7 +31,7 @@ mod sendings;
 pub use dispatch::Dispatch;
 pub use factory::Factory;
 pub use marks::Marks;
-pub use receive::Room;
+pub use receive::{Receiving, Room};
 pub use sendings::Sendings;
 
 /// Appends in flight to one replica.

@@ -27,7 +27,7 @@ mod stream;
 pub use counters::PeersStats;
 pub use detector::{DeadEvidence, Health, PeerState, PeerStatus};
 pub use frames::{frame, reply_frame};
-pub use handshake::{KnownPeer, Mine, Refusal, RefusalKind};
+pub use handshake::{Known, KnownPeer, Mine, Refusal, RefusalKind, Seen, check_cluster, check_node};
 pub use peers::{Peers, PeersConfig};
 pub use request::Reply;
 pub use service::{FrameHandler, PeerService};

@@ -61,6 +61,11 @@ pub const LAYERS: &[Row] = &[
         ],
     ),
     row(5, "bench", &["types", "client"]),
+    row(
+        6,
+        "fuzzing",
+        &["types", "env", "machine", "proto", "storage", "raft", "server"],
+    ),
     row(6, "tests", &["types", "proto", "client", "checker"]),
     row(
         6,

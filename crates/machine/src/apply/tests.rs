@@ -437,6 +437,16 @@ fn spaces_do_not_see_each_other() {
     assert_eq!((sum, records as usize), (state.sum(), replica.view.len() - 1));
 }
 
+/// Found by fuzzing: a session under the partition's slot and a namespace was counted, and then found by nobody.
+#[test]
+fn the_partition_has_no_namespaces() {
+    let mut replica = Replica::default();
+    let mut open = command(Space::PARTITION, Body::SessionOpen(SessionOpen {}));
+    (open.client_id, open.namespace) = (77, 1);
+    let done = replica.reply(open).done.expect("always done");
+    assert_eq!(refusal_of(&done), Some(RefusalKind::Invalid));
+}
+
 #[test]
 fn reads_in_a_transaction_see_what_it_did() {
     let mut replica = Replica::default();

@@ -93,3 +93,16 @@ fn lagging_replicas_are_not_chosen() {
     }
     assert_eq!(plan_leaders(&map, &seen, &Policy::default()), vec![]);
 }
+
+/// Found by mutation: nothing asked for fewer moves than were worth making.
+#[test]
+fn no_plan_moves_more_leaders_than_the_policy_says() {
+    let (map, seen) = cluster(3, &[1; 16]);
+    for transfers in [0, 1, 4] {
+        let policy = Policy {
+            transfers,
+            ..Policy::default()
+        };
+        assert_eq!(plan_leaders(&map, &seen, &policy).len(), transfers);
+    }
+}

@@ -300,6 +300,55 @@ fn nothing_is_planned_without_a_leader() {
     );
 }
 
+/// Found by mutation: the bound on moves for balance was tested by nothing.
+#[test]
+fn balance_moves_few_replicas_at_once() {
+    let mut model = Model::new(3, 40);
+    model.settle();
+    model.converge();
+    model.join(4);
+    // The meta partition comes first.
+    let plan = plan_placement(&model.map, &model.seen, &Policy::default());
+    assert_eq!(plan.len(), 1, "{plan:?}");
+    plan.into_iter().for_each(|step| model.perform(step));
+    model.settle();
+    for changes_in_flight in [4, 8, 16] {
+        let policy = Policy {
+            changes_in_flight,
+            ..Policy::default()
+        };
+        let plan = plan_placement(&model.map, &model.seen, &policy);
+        let spread = plan
+            .iter()
+            .filter(|step| matches!(step, Step::Move { .. }))
+            .count();
+        assert_eq!(spread, changes_in_flight / 4, "{plan:?}");
+    }
+}
+
+/// Found by mutation: a voter of the meta partition on a leaving node votes on until enough others have caught up.
+#[test]
+fn the_meta_partition_keeps_a_leaving_voter_until_others_have_caught_up() {
+    let mut model = Model::new(4, 1);
+    model.converge();
+    let replicas = &mut model.map.partitions[0].replicas;
+    replicas.iter_mut().for_each(|replica| replica.voter = true);
+    let lagging = replicas.iter().find(|replica| replica.node == 3);
+    let lagging = ReplicaId(lagging.expect("on every node").id);
+    model.settle();
+    model.state(2, NodeState::Draining);
+    let demoted = |model: &Model| {
+        let plan = plan_placement(&model.map, &model.seen, &Policy::default());
+        plan.iter().any(|step| {
+            step.partition() == PartitionId::META && matches!(step, Step::SetVoter { voter: false, .. })
+        })
+    };
+    assert!(demoted(&model), "three others have caught up");
+    let group = model.seen.partitions.get_mut(&PartitionId::META).expect("seen");
+    group.caught_up.remove(&lagging);
+    assert!(!demoted(&model), "two others have");
+}
+
 #[test]
 fn surplus_goes_only_when_ripe_and_not_frozen() {
     let mut model = Model::new(3, 1);

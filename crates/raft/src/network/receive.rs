@@ -73,7 +73,7 @@ impl Transfer {
 pub type Room = Arc<dyn Fn() -> io::Result<u64> + Send + Sync>;
 
 /// All transfers to this node.
-pub(super) struct Receiving {
+pub struct Receiving {
     env: Env,
     room: Room,
     transfers: Mutex<BTreeMap<(PartitionId, ReplicaId), Arc<Transfer>>>,
@@ -96,7 +96,8 @@ async fn apart<T: Send + 'static>(
 }
 
 impl Receiving {
-    pub(super) fn new(env: Env, room: Room) -> Receiving {
+    /// None yet. `room`: see [`Room`].
+    pub fn new(env: Env, room: Room) -> Receiving {
         Receiving {
             env,
             room,
@@ -113,7 +114,7 @@ impl Receiving {
     }
 
     /// Takes a transfer up, again or anew.
-    pub(super) async fn begin(
+    pub async fn begin(
         &self,
         at: (PartitionId, ReplicaId),
         store: Arc<dyn PartitionStore>,
@@ -185,7 +186,7 @@ impl Receiving {
     }
 
     /// Takes a chunk. Chunks of one transfer are written in the order in which they arrived, each once.
-    pub(super) async fn chunk(&self, at: (PartitionId, ReplicaId), body: Bytes) -> Result<Bytes, Status> {
+    pub async fn chunk(&self, at: (PartitionId, ReplicaId), body: Bytes) -> Result<Bytes, Status> {
         let chunk: CheckpointChunk = convert::decode("checkpoint chunk", body)?;
         let transfer = self.find(at, chunk.transfer_id)?;
         let mut files = transfer.files.clone().lock_owned().await;

@@ -3,7 +3,7 @@
 //! No service here knows of Raft or of the machine's records.
 
 mod auth;
-mod check;
+pub mod check;
 mod cluster;
 pub mod convert;
 mod election;

@@ -178,7 +178,7 @@ impl<'a> Writes<'a> {
 }
 
 /// Exclusive end of a request's range, `None` if it has none.
-fn range_end(key: &[u8], range_end: &[u8]) -> Option<Vec<u8>> {
+pub fn range_end(key: &[u8], range_end: &[u8]) -> Option<Vec<u8>> {
     match range_end {
         [] => {
             let mut end = key.to_vec();
