@@ -1,0 +1,96 @@
+//! Chaos on real processes: controllers on hosts of their own, faults from a seed, clients whose histories are judged.
+//!
+//! Must never: touch the network, the mounts or the processes of the machine it runs on. Everything is in namespaces
+//! that end with the run.
+
+mod clock;
+mod cluster;
+mod controller;
+mod cuts;
+mod disk;
+mod fabric;
+mod hosts;
+mod inside;
+mod nemesis;
+mod numbers;
+mod options;
+mod report;
+mod run;
+mod settled;
+mod store;
+mod system;
+mod torment;
+mod verdict;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use options::{Format, Options};
+
+/// What a harness that failed exits with.
+const HARNESS: u8 = 3;
+
+/// Holdfast under chaos: real processes, each on a host of its own, hurt from a seed while clients work; what the clients
+/// saw is judged.
+#[derive(Debug, Parser)]
+#[command(
+    name = "jepsen",
+    after_help = "\
+Examples:
+  jepsen/run --workload register --nemesis cut --time 60s
+  jepsen/run --workload kv,bank --nemesis kill,pause --time 5m --seed 7
+  jepsen/run                                       everything mixed, for a minute
+
+Exit status: 0 passed; 1 a promise was broken; 2 undecided, or faults or load were not exercised; 3 the harness failed."
+)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// One run
+    Run(Options),
+    /// The workloads and the nemeses there are
+    List,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let done = match arguments.verb {
+        Verb::Run(options) => one(&options),
+        Verb::List => {
+            list();
+            Ok(0)
+        }
+    };
+    match done {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            eprintln!("jepsen: {error:#}");
+            ExitCode::from(HARNESS)
+        }
+    }
+}
+
+fn one(options: &Options) -> Result<u8> {
+    inside::enter()?;
+    hosts::check()?;
+    let report = run::run(options)?;
+    match options.output {
+        Format::Text => print!("{}", report.text()),
+        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+    }
+    Ok(report.verdict.status())
+}
+
+fn list() {
+    println!("workloads: {}", workload::NAMES.join(" "));
+    println!("nemeses:");
+    for kind in nemesis::all() {
+        println!("  {:<10} {}", kind.name(), kind.about());
+    }
+}
