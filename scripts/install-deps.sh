@@ -3,7 +3,7 @@
 # Usage: scripts/install-deps.sh build|test|chaos|image ...
 #   build  Rust, a C++ compiler, clang and libclang (bindings to RocksDB), protoc
 #   test   etcd's server and client (to compare with), iproute2, procps, strace, Python
-#   chaos  nftables, iproute2, util-linux, fuse3, libfaketime (jepsen/)
+#   chaos  nftables, iproute2, util-linux (jepsen/)
 #   image  debootstrap (makes the base image where none can be pulled), docker-compose
 # Debian and its kin, through apt. Elsewhere it says what is missing and stops.
 set -euo pipefail
@@ -64,8 +64,6 @@ need_chaos() {
     need ip iproute2
     need nft nftables
     need unshare util-linux
-    need fusermount3 fuse3
-    compgen -G '/usr/lib/*/faketime/libfaketime.so.1' >/dev/null || missing+=(libfaketime)
 }
 
 need_image() {

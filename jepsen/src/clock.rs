@@ -1,16 +1,17 @@
-//! The wall clock of one controller: libfaketime, told by a file. Its monotonic clock is left alone, as a wrong date
-//! leaves it alone on real hosts.
+//! The wall clock of one controller: a library that is loaded into it (`preload`) shifts what it sees by what stands in a
+//! file. Its monotonic clock is left alone, as a wrong date leaves it alone on real hosts.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::system;
 
-/// Where Debian and its kin keep the library.
-const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
+/// The library's file, beside this program.
+const LIBRARY: &str = "libwallclock.so";
 
 /// Bytes of a log's end that are looked at.
 const TAIL: u64 = 64 * 1024;
@@ -27,9 +28,10 @@ pub struct WallClock {
 impl WallClock {
     /// A right clock. `bent`: whether it will be set wrong in this run.
     pub fn new(below: &Path, node: u64, bent: bool) -> Result<WallClock> {
-        let library = PathBuf::from(LIBRARY);
+        let beside = std::env::current_exe().context("cannot find this program")?;
+        let library = beside.with_file_name(LIBRARY);
         if bent && !library.exists() {
-            anyhow::bail!("{LIBRARY} is missing: scripts/install-deps.sh chaos");
+            bail!("{} is missing: jepsen/run builds it", library.display());
         }
         let clock = WallClock {
             file: below.join(format!("clock-{node}")),
@@ -41,10 +43,13 @@ impl WallClock {
 
     /// Sets it so many seconds wrong.
     pub fn set(&self, offset_s: i64) -> Result<()> {
-        // In one step: the library may read at any moment.
-        let next = self.file.with_extension("next");
-        std::fs::write(&next, format!("{offset_s:+}\n"))
-            .and_then(|()| std::fs::rename(&next, &self.file))
+        // In place, and not cut short on the way: processes have the file in memory.
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&self.file);
+        file.and_then(|file| file.write_all_at(&offset_s.to_ne_bytes(), 0))
             .context("cannot set a clock")
     }
 
@@ -75,15 +80,8 @@ impl WallClock {
         let Some(library) = &self.library else {
             return Vec::new();
         };
-        vec![
-            ("LD_PRELOAD", library.to_string_lossy().into_owned()),
-            (
-                "FAKETIME_TIMESTAMP_FILE",
-                self.file.to_string_lossy().into_owned(),
-            ),
-            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-            ("FAKETIME_CACHE_DURATION", "1".into()),
-        ]
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        vec![("LD_PRELOAD", text(library)), ("JEPSEN_CLOCK", text(&self.file))]
     }
 }
 

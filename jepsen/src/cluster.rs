@@ -43,7 +43,7 @@ impl Cluster {
         let mut controllers = Vec::new();
         for position in 0..nodes {
             let id = position as u64 + 1;
-            let disk = Disk::new(&store.disks(), id, options.disk_bytes)?;
+            let disk = Disk::new(&store.disks(), id, seed, options.disk_bytes)?;
             let clock = WallClock::new(&store.disks(), id, bent_clocks)?;
             let logs = store.logs();
             controllers.push(Controller::new(position, &addresses, binary, &logs, disk, clock));

@@ -17,7 +17,7 @@ pub const CLIENT_PORT: u16 = 2379;
 const PEER_PORT: u16 = 2380;
 const HTTP_PORT: u16 = 2381;
 /// Free bytes below which a controller refuses writes: its disk is small.
-const RESERVE_BYTES: u64 = 64 << 20;
+pub const RESERVE_BYTES: u64 = 64 << 20;
 
 /// One controller.
 pub struct Controller {

@@ -12,9 +12,11 @@ use crate::numbers::Numbers;
 
 mod clock;
 mod cut;
+mod disk;
 mod kill;
 mod link;
 mod pause;
+mod power;
 mod restart;
 
 /// One kind of fault.
@@ -61,6 +63,10 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(clock::Clock),
         Box::new(cut::Cut),
         Box::new(cut::Reset),
+        Box::new(disk::Disks::Slow),
+        Box::new(disk::Disks::Failing),
+        Box::new(disk::Disks::Flipping),
+        Box::new(disk::Disks::Full),
         Box::new(kill::Kill),
         Box::new(link::Links::Slow),
         Box::new(link::Links::Lossy),
@@ -68,6 +74,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(link::Links::Shuffling),
         Box::new(link::Links::Narrow),
         Box::new(pause::Pause),
+        Box::new(power::Power),
         Box::new(restart::Restart),
     ]
 }

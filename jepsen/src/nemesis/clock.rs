@@ -18,7 +18,7 @@ impl Nemesis for Clock {
     }
 
     fn about(&self) -> &'static str {
-        "the wall clock of a node jumps by seconds, an hour or ten years, forth or back (libfaketime)"
+        "the wall clock of a node jumps by seconds, an hour or ten years, forth or back"
     }
 
     fn begin(&self, cluster: &mut Cluster, numbers: &mut Numbers) -> Result<Option<Begun>> {
