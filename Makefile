@@ -21,15 +21,16 @@ PARTITIONS ?= 16
 DATA_DIR ?= data
 BASE_PORT ?= 2379
 SEEDS ?= 0..200
+TIME ?=
 JOBS ?= 2
 
-.PHONY: help run build install check fix test test-rust test-compose sim bench image deps deps-test clean-data
+.PHONY: help run build install check fix test test-rust test-compose sim chaos soak bench image deps deps-test clean-data
 
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
-	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT) SEEDS=$(SEEDS) JOBS=$(JOBS)"
+	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT) SEEDS=$(SEEDS) JOBS=$(JOBS) TIME=$(TIME)"
 	@echo "           CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 run: build ## build, then run a cluster of three controllers here, in the foreground (Ctrl-C stops it)
@@ -70,6 +71,12 @@ test-compose: ## the compose file, for real: three containers, one killed, one c
 sim: deps ## simulate many clusters under faults: SEEDS=0..200, JOBS=2
 	$(CARGO) build --release --locked --workspace --bins
 	$(CARGO_TARGET_DIR)/release/fuzz --seeds $(SEEDS) --jobs $(JOBS)
+
+chaos: ## real processes under every kind of fault for TIME (5m); needs root
+	jepsen/run --workload all --nemesis mixed --time $(or $(TIME),5m)
+
+soak: ## the same for TIME (60m), in slices
+	jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m)
 
 bench: deps-test ## measure against etcd on this machine; writes docs/benchmarks.md
 	$(CARGO) build --release --locked --workspace --bins

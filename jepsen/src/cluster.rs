@@ -16,6 +16,8 @@ use crate::system;
 
 /// How long a controller may take to answer an operator.
 const PATIENCE: &str = "2s";
+/// Seconds that an operator takes at most.
+const LONGEST: &str = "6";
 
 /// All of it.
 pub struct Cluster {
@@ -25,6 +27,8 @@ pub struct Cluster {
     pub controllers: Vec<Controller>,
     /// Partitions beside the meta partition.
     pub partitions: u32,
+    /// Nodes that were drained, and are to be taken back.
+    pub drained: Vec<String>,
     binary: PathBuf,
 }
 
@@ -53,6 +57,7 @@ impl Cluster {
             hosts,
             controllers,
             partitions: options.partitions,
+            drained: Vec::new(),
             binary: binary.to_owned(),
         };
         for controller in &mut cluster.controllers {
@@ -97,10 +102,24 @@ impl Cluster {
     /// Asks one controller as an operator would.
     pub fn ask(&self, position: usize, words: &[&str]) -> Result<Value> {
         let endpoint = self.controllers[position].endpoint();
-        let mut arguments = vec!["--endpoints", &endpoint, "-o", "json", "--timeout", PATIENCE];
+        let binary = self.binary.to_string_lossy();
+        // Some verbs follow what they began for longer than they wait for an answer.
+        let mut arguments = vec![LONGEST, &binary];
+        arguments.extend(["--endpoints", &endpoint, "-o", "json", "--timeout", PATIENCE]);
         arguments.extend_from_slice(words);
-        let said = system::run(&self.binary.to_string_lossy(), &arguments)?;
+        let said = system::run("timeout", &arguments)?;
         serde_json::from_str(&said).with_context(|| format!("no JSON: {said}"))
+    }
+
+    /// Takes drained nodes back, as far as anybody can be asked.
+    pub fn take_back(&mut self) {
+        let working = self.working();
+        let mut drained = std::mem::take(&mut self.drained);
+        drained.retain(|node| {
+            let back = |position: &usize| self.ask(*position, &["nodes", "undrain", node]).is_ok();
+            !working.iter().any(back)
+        });
+        self.drained = drained;
     }
 
     /// The position of the node that leads a partition, as any working node sees it.

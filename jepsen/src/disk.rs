@@ -16,7 +16,7 @@ mod wire;
 
 use std::ffi::CString;
 use std::fs::File;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -32,6 +32,11 @@ use wire::{REQUEST, Reply, Request};
 
 /// Threads of a disk: one that dawdles over a sync does not hold up the others.
 const THREADS: usize = 3;
+
+/// A disk is filled at once but for so much, and then bit by bit: others write meanwhile.
+const COARSE: u64 = 4 << 20;
+/// The bits.
+const FINE: usize = 64 << 10;
 
 /// A disk.
 #[derive(Debug)]
@@ -83,14 +88,20 @@ impl Disk {
     /// Fills the disk but for so many bytes.
     pub fn fill(&self, spare: u64) -> Result<()> {
         let free = self.free()?;
-        let file = File::create(self.ballast()).context("cannot fill a disk")?;
-        rustix::fs::fallocate(
-            &file,
-            rustix::fs::FallocateFlags::empty(),
-            0,
-            free.saturating_sub(spare).max(1),
-        )
-        .context("cannot fill a disk")
+        let mut file = File::create(self.ballast()).context("cannot fill a disk")?;
+        let most = free.saturating_sub(spare + COARSE);
+        if most > 0 {
+            let whole = rustix::fs::FallocateFlags::empty();
+            rustix::fs::fallocate(&file, whole, 0, most).context("cannot fill a disk")?;
+            file.seek(SeekFrom::End(0)).context("cannot fill a disk")?;
+        }
+        while self.free()? > spare {
+            match file.write_all(&[0; FINE]) {
+                Err(error) if error.kind() == ErrorKind::StorageFull => break,
+                written => written.context("cannot fill a disk")?,
+            }
+        }
+        Ok(())
     }
 
     /// Bytes that are left.

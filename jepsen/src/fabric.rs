@@ -90,11 +90,6 @@ impl Fabric {
         self.state.lock().rules[from * self.ports + to] = rule;
     }
 
-    /// What one direction of a link has done so far.
-    pub fn count(&self, from: usize, to: usize) -> Count {
-        self.state.lock().links[from * self.ports + to].count
-    }
-
     /// What all links have done so far.
     pub fn total(&self) -> Count {
         let state = self.state.lock();

@@ -14,9 +14,12 @@ mod inside;
 mod nemesis;
 mod numbers;
 mod options;
+mod page;
 mod report;
 mod run;
 mod settled;
+mod silence;
+mod soak;
 mod store;
 mod system;
 mod torment;
@@ -53,7 +56,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// One run
-    Run(Options),
+    Run(Box<Options>),
+    /// Many runs one after the other, each with the next seed
+    Soak(Box<soak::Soak>),
     /// The workloads and the nemeses there are
     List,
 }
@@ -62,6 +67,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.verb {
         Verb::Run(options) => one(&options),
+        Verb::Soak(soak) => soak::soak(&soak, run::seed(&soak.run)),
         Verb::List => {
             list();
             Ok(0)

@@ -15,6 +15,7 @@ mod cut;
 mod disk;
 mod kill;
 mod link;
+mod members;
 mod pause;
 mod power;
 mod restart;
@@ -32,6 +33,9 @@ pub trait Nemesis {
 /// What proves that a fault was there.
 pub type Seen = Option<String>;
 
+/// Ends a fault, and says how it was seen.
+pub type Mend = Box<dyn FnOnce(&mut Cluster) -> Result<Seen>>;
+
 /// A fault that lasts.
 pub struct Begun {
     /// For how long.
@@ -39,7 +43,7 @@ pub struct Begun {
     /// What it is.
     pub text: String,
     /// Ends it, and says how it was seen.
-    pub mend: Box<dyn FnOnce(&mut Cluster) -> Result<Seen>>,
+    pub mend: Mend,
 }
 
 impl Begun {
@@ -73,6 +77,7 @@ pub fn all() -> Vec<Box<dyn Nemesis>> {
         Box::new(link::Links::Doubling),
         Box::new(link::Links::Shuffling),
         Box::new(link::Links::Narrow),
+        Box::new(members::Members),
         Box::new(pause::Pause),
         Box::new(power::Power),
         Box::new(restart::Restart),

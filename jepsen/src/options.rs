@@ -64,19 +64,33 @@ pub struct Options {
 impl Options {
     /// The command that does it again, with this seed.
     pub fn again(&self, seed: u64) -> String {
-        format!(
-            "jepsen/run --workload {} --nemesis {} --time {}s --nodes {} --partitions {} --clients {} --rate {} \
-             --gap {} {} --seed {seed}",
-            self.workload.join(","),
-            self.nemesis.join(","),
-            self.time.as_secs(),
-            self.nodes,
-            self.partitions,
-            self.clients,
-            self.rate,
-            self.gap[0],
-            self.gap[1],
-        )
+        format!("jepsen/run {}", self.words(self.time, seed).join(" "))
+    }
+
+    /// The words of a command that does so much of it, with a seed.
+    pub fn words(&self, time: Duration, seed: u64) -> Vec<String> {
+        let mut words = Vec::new();
+        let mut say = |name: &str, value: String| {
+            words.push(format!("--{name}"));
+            words.push(value);
+        };
+        say("workload", self.workload.join(","));
+        say("nemesis", self.nemesis.join(","));
+        say("time", format!("{}s", time.as_secs()));
+        say("nodes", self.nodes.to_string());
+        say("partitions", self.partitions.to_string());
+        say("clients", self.clients.to_string());
+        say("rate", self.rate.to_string());
+        say("seed", seed.to_string());
+        say("disk-bytes", self.disk_bytes.to_string());
+        say("patience", format!("{}s", self.patience.as_secs()));
+        say("store", self.store.display().to_string());
+        if let Some(binary) = &self.binary {
+            say("binary", binary.display().to_string());
+        }
+        say("gap", self.gap[0].to_string());
+        words.push(self.gap[1].to_string());
+        words
     }
 
     /// The names of the workloads, each once.

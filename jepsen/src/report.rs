@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::fabric::link;
 use crate::options::Options;
+use crate::silence::Silence;
 use crate::store::Store;
 use crate::torment::Count;
 use crate::verdict::{self, Evidence, Judged, Verdict};
@@ -25,6 +26,15 @@ pub struct Times {
     pub worked: Duration,
     /// From the end of the faults until all was in order.
     pub order: Duration,
+}
+
+/// What was seen besides.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// What the fabric did to packets.
+    pub packets: link::Count,
+    /// What clients felt of each kind of fault.
+    pub silences: BTreeMap<String, Silence>,
 }
 
 /// The summary.
@@ -54,19 +64,15 @@ pub struct Report {
     pub by_workload: BTreeMap<String, Judged>,
     /// What the fabric did to packets.
     pub packets: link::Count,
+    /// How long the workload that suffered most had no answer after a fault that stood alone.
+    pub silences: BTreeMap<String, Silence>,
     /// Where everything is.
     pub store: String,
 }
 
 impl Report {
     /// Judges what is known.
-    pub fn new(
-        options: &Options,
-        seed: u64,
-        evidence: &Evidence,
-        times: Times,
-        packets: link::Count,
-    ) -> Report {
+    pub fn new(options: &Options, seed: u64, evidence: &Evidence, times: Times, seen: Seen) -> Report {
         let (verdict, reasons) = verdict::judge(evidence);
         let sum = |of: fn(&Judged) -> u64| evidence.workloads.values().map(of).sum();
         Report {
@@ -81,7 +87,8 @@ impl Report {
             faults: evidence.faults.values().map(|count| count.begun).sum(),
             by_kind: evidence.faults.clone(),
             by_workload: evidence.workloads.clone(),
-            packets,
+            packets: seen.packets,
+            silences: seen.silences,
             store: String::new(),
         }
     }
@@ -92,6 +99,14 @@ impl Report {
         kept.store = store.dir().display().to_string();
         store.json("summary.json", &kept)?;
         store.write("summary.txt", &kept.text())
+    }
+
+    /// The verdict in a few words.
+    pub fn title(&self) -> String {
+        format!(
+            "{:?}: seed {}, {} answered, {} faults",
+            self.verdict, self.seed, self.ok, self.faults
+        )
     }
 
     /// For people.
@@ -113,6 +128,18 @@ impl Report {
                 text,
                 "  {kind:<10} {:>8} begun {:>6} seen",
                 count.begun, count.seen
+            );
+        }
+        for (kind, silence) in &self.silences {
+            let Silence {
+                faults,
+                p50_ms,
+                p99_ms,
+                max_ms,
+            } = silence;
+            let _ = writeln!(
+                text,
+                "  silence after {kind} of one node alone: p50 {p50_ms} ms, p99 {p99_ms} ms, longest {max_ms} ms, of {faults}"
             );
         }
         let _ = writeln!(

@@ -8,15 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use env::{Blocking, Clock, Env, Rng, SeededRng, SystemClock, TcpNet};
+use env::{Blocking, Env, Rng, SeededRng, SystemClock, TcpNet};
 use tokio::task::JoinSet;
 use workload::{Client, Site, Workload, space};
 
 use crate::cluster::Cluster;
 use crate::nemesis::{self, Nemesis};
 use crate::options::Options;
-use crate::report::{Report, Times};
+use crate::page;
+use crate::report::{Report, Seen, Times};
 use crate::settled;
+use crate::silence;
 use crate::store::Store;
 use crate::system;
 use crate::torment::Torment;
@@ -99,6 +101,13 @@ pub fn run(options: &Options) -> Result<Report> {
     report
 }
 
+/// The seed that was asked for, or any.
+pub fn seed(options: &Options) -> u64 {
+    options
+        .seed
+        .unwrap_or_else(|| SeededRng::from_system().between(1, 1_000_000))
+}
+
 fn kinds(options: &Options) -> Result<Vec<Box<dyn Nemesis>>> {
     let mut kinds = nemesis::all();
     let known: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
@@ -148,7 +157,7 @@ impl Run {
         if self.broken.is_empty() {
             self.compare(&mut cluster).await;
         }
-        let workloads = self.judge().await?;
+        let (workloads, histories) = self.judge().await?;
         self.broken.append(&mut torment.odd_ends);
         self.broken.extend(panics(&self.store.logs())?);
         let evidence = Evidence {
@@ -166,15 +175,25 @@ impl Run {
             worked: stopped - began,
             order: ordered - mended,
         };
-        let report = Report::new(
-            &self.options,
-            self.seed,
-            &evidence,
-            times,
-            cluster.hosts.fabric.total(),
-        );
+        let answers: Vec<Vec<u64>> = histories.values().map(|text| silence::answers(text)).collect();
+        let seen = Seen {
+            packets: cluster.hosts.fabric.total(),
+            silences: silence::after(&torment.faults, &answers),
+        };
+        let report = Report::new(&self.options, self.seed, &evidence, times, seen);
         drop(cluster);
         report.keep(&self.store)?;
+        let page = page::overview(&histories, &torment.faults, &report.title());
+        self.store.write("pages/overview.html", &page)?;
+        let broken = |name: &str| {
+            report
+                .by_workload
+                .get(name)
+                .is_some_and(|it| !it.findings.is_empty())
+        };
+        if let Some(text) = histories.get("register").filter(|_| broken("register")) {
+            page::registers(&self.store, text, &torment.faults)?;
+        }
         Ok(report)
     }
 
@@ -234,10 +253,16 @@ impl Run {
     /// Waits until the cluster is in order; what is missing, if that takes too long.
     async fn in_order(&self, cluster: &mut Cluster, limit: Duration) -> Result<(), String> {
         let end = self.now() + limit;
+        let mut told = self.now();
         loop {
+            cluster.take_back();
             let Some(missing) = settled::missing(cluster) else {
                 return Ok(());
             };
+            if self.now() >= told + TELL {
+                told = self.now();
+                eprintln!("jepsen: waiting for order: {missing}");
+            }
             if self.now() >= end {
                 return Err(missing);
             }
@@ -293,8 +318,8 @@ impl Run {
         }
     }
 
-    async fn judge(&mut self) -> Result<BTreeMap<String, Judged>> {
-        let mut all = BTreeMap::new();
+    async fn judge(&mut self) -> Result<(BTreeMap<String, Judged>, BTreeMap<String, String>)> {
+        let (mut all, mut histories) = (BTreeMap::new(), BTreeMap::new());
         for workload in self.workloads.clone() {
             if let Err(text) = self.finish(&workload).await {
                 self.broken
@@ -305,7 +330,9 @@ impl Run {
             let findings = workload.judge();
             let tally = workload.tally();
             let path = format!("histories/{}.jsonl", workload.name());
-            self.store.write(&path, &workload.history())?;
+            let history = workload.history();
+            self.store.write(&path, &history)?;
+            histories.insert(workload.name().to_owned(), history);
             let judged = Judged {
                 ok: tally.ok,
                 failed: tally.failed,
@@ -315,7 +342,7 @@ impl Run {
             };
             all.insert(workload.name().to_owned(), judged);
         }
-        Ok(all)
+        Ok((all, histories))
     }
 
     async fn finish(&mut self, workload: &Arc<dyn Workload>) -> Result<(), String> {
