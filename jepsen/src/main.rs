@@ -31,6 +31,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 
 use options::{Format, Options};
+use report::Report;
 
 /// What a harness that failed exits with.
 const HARNESS: u8 = 3;
@@ -59,6 +60,14 @@ enum Verb {
     Run(Box<Options>),
     /// Many runs one after the other, each with the next seed
     Soak(Box<soak::Soak>),
+    /// Clients alone, on a cluster that somebody else hurts and mends (jepsen/compose)
+    Drive {
+        /// host:port of each controller, in the order of their ids
+        #[arg(long, value_delimiter = ',', required = true)]
+        endpoints: Vec<String>,
+        #[command(flatten)]
+        options: Box<Options>,
+    },
     /// The workloads and the nemeses there are
     List,
 }
@@ -67,6 +76,9 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.verb {
         Verb::Run(options) => one(&options),
+        Verb::Drive { endpoints, options } => {
+            run::drive(&options, endpoints).and_then(|report| tell(&options, &report))
+        }
         Verb::Soak(soak) => soak::soak(&soak, run::seed(&soak.run)),
         Verb::List => {
             list();
@@ -85,10 +97,13 @@ fn main() -> ExitCode {
 fn one(options: &Options) -> Result<u8> {
     inside::enter()?;
     hosts::check()?;
-    let report = run::run(options)?;
+    tell(options, &run::run(options)?)
+}
+
+fn tell(options: &Options, report: &Report) -> Result<u8> {
     match options.output {
         Format::Text => print!("{}", report.text()),
-        Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
+        Format::Json => println!("{}", serde_json::to_string_pretty(report)?),
     }
     Ok(report.verdict.status())
 }

@@ -29,7 +29,7 @@ pub struct Times {
 }
 
 /// What was seen besides.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Seen {
     /// What the fabric did to packets.
     pub packets: link::Count,

@@ -53,52 +53,46 @@ pub fn run(options: &Options) -> Result<Report> {
     let seed = options
         .seed
         .unwrap_or_else(|| SeededRng::from_system().between(1, 1_000_000));
-    let workloads = options.workloads().map_err(|text| anyhow!(text))?;
+    options.workloads().map_err(|text| anyhow!(text))?;
     let kinds = kinds(options)?;
     let binary = binary(options)?;
-    let date = system::run("date", &["+%Y%m%dT%H%M%S"])?;
-    let store = Store::new(&options.store, &format!("{}-{seed}", date.trim()))?;
-    store.write("plan.txt", &format!("{}\n", options.again(seed)))?;
-    eprintln!("jepsen: seed {seed}, results in {}", store.dir().display());
+    let store = store(options, seed)?;
     let bent_clocks = kinds.iter().any(|kind| kind.name() == "clock");
     let cluster = Cluster::start(options, seed, &binary, &store, bent_clocks)?;
-    let env = Env {
-        clock: Arc::new(SystemClock::default()),
-        rng: Arc::new(SeededRng::new(seed)),
-        net: Arc::new(TcpNet),
-        blocking: Blocking::Pool,
-    };
-    let run = Run {
-        options: options.clone(),
-        seed,
-        store,
-        site: Site {
-            env,
-            endpoints: cluster.endpoints(),
-            leisure: 1,
-            stop: Arc::new(AtomicBool::new(false)),
-        },
-        workloads: workloads
-            .iter()
-            .filter_map(|name| workload::named(name))
-            .collect(),
-        clients: 0,
-        broken: Vec::new(),
-    };
+    let run = Run::new(options, seed, store, cluster.endpoints())?;
+    attend(run.all(cluster, kinds))
+}
+
+/// The same workloads on a cluster that somebody else hurts and mends: `endpoints` name its controllers.
+pub fn drive(options: &Options, endpoints: Vec<String>) -> Result<Report> {
+    let seed = seed(options);
+    let store = store(options, seed)?;
+    attend(Run::new(options, seed, store, endpoints)?.alone())
+}
+
+/// Faults are brought by this thread, which may wait for other programs; clients work on the others.
+fn attend(run: impl Future<Output = Result<Report>>) -> Result<Report> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    // Faults are brought by this thread, which may wait for other programs; clients work on the others.
     let report = runtime.block_on(async {
         tokio::select! {
-            report = run.all(cluster, kinds) => report,
+            report = run => report,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
     report
+}
+
+fn store(options: &Options, seed: u64) -> Result<Store> {
+    let date = system::run("date", &["+%Y%m%dT%H%M%S"])?;
+    let store = Store::new(&options.store, &format!("{}-{seed}", date.trim()))?;
+    store.write("plan.txt", &format!("{}\n", options.again(seed)))?;
+    eprintln!("jepsen: seed {seed}, results in {}", store.dir().display());
+    Ok(store)
 }
 
 /// The seed that was asked for, or any.
@@ -128,9 +122,56 @@ fn binary(options: &Options) -> Result<PathBuf> {
 }
 
 impl Run {
-    async fn all(mut self, mut cluster: Cluster, kinds: Vec<Box<dyn Nemesis>>) -> Result<Report> {
-        let formed = self.in_order(&mut cluster, FORMING).await;
-        formed.map_err(|missing| anyhow!("no cluster came into being: {missing}"))?;
+    fn new(options: &Options, seed: u64, store: Store, endpoints: Vec<String>) -> Result<Run> {
+        let names = options.workloads().map_err(|text| anyhow!(text))?;
+        let env = Env {
+            clock: Arc::new(SystemClock::default()),
+            rng: Arc::new(SeededRng::new(seed)),
+            net: Arc::new(TcpNet),
+            blocking: Blocking::Pool,
+        };
+        Ok(Run {
+            options: options.clone(),
+            seed,
+            store,
+            site: Site {
+                env,
+                endpoints,
+                leisure: 1,
+                stop: Arc::new(AtomicBool::new(false)),
+            },
+            workloads: names.iter().filter_map(|name| workload::named(name)).collect(),
+            clients: 0,
+            broken: Vec::new(),
+        })
+    }
+
+    /// Clients alone, for the time that was asked for.
+    async fn alone(mut self) -> Result<Report> {
+        let mut working = self.begin().await?;
+        let began = self.now();
+        tokio::time::sleep(self.options.time).await;
+        self.stop(&mut working).await?;
+        let stopped = self.now();
+        let (workloads, _) = self.judge().await?;
+        let evidence = Evidence {
+            workloads,
+            rate: self.options.rate,
+            seconds: (stopped - began).as_secs_f64(),
+            broken: std::mem::take(&mut self.broken),
+            ..Evidence::default()
+        };
+        let times = Times {
+            worked: stopped - began,
+            order: Duration::ZERO,
+        };
+        let report = Report::new(&self.options, self.seed, &evidence, times, Seen::default());
+        report.keep(&self.store)?;
+        Ok(report)
+    }
+
+    /// Prepares the workloads and lets their clients begin.
+    async fn begin(&mut self) -> Result<JoinSet<()>> {
         let mut working = JoinSet::new();
         for workload in self.workloads.clone() {
             self.prepare(&workload).await?;
@@ -139,6 +180,13 @@ impl Run {
                 working.spawn(async move { workload.work(client).await });
             }
         }
+        Ok(working)
+    }
+
+    async fn all(mut self, mut cluster: Cluster, kinds: Vec<Box<dyn Nemesis>>) -> Result<Report> {
+        let formed = self.in_order(&mut cluster, FORMING).await;
+        formed.map_err(|missing| anyhow!("no cluster came into being: {missing}"))?;
+        let mut working = self.begin().await?;
         let began = self.now();
         let gap_ms = (self.options.gap[0], self.options.gap[1]);
         let lines = self.store.lines("faults.jsonl")?;
