@@ -25,6 +25,7 @@ mod system;
 mod torment;
 mod verdict;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -109,9 +110,10 @@ fn tell(options: &Options, report: &Report) -> Result<u8> {
 }
 
 fn list() {
-    println!("workloads: {}", workload::NAMES.join(" "));
-    println!("nemeses:");
+    let mut text = format!("workloads: {}\nnemeses:\n", workload::NAMES.join(" "));
     for kind in nemesis::all() {
-        println!("  {:<10} {}", kind.name(), kind.about());
+        text += &format!("  {:<10} {}\n", kind.name(), kind.about());
     }
+    // Whoever reads may have read enough.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
