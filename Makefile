@@ -21,12 +21,12 @@ PARTITIONS ?= 16
 DATA_DIR ?= data
 BASE_PORT ?= 2379
 SEEDS ?= 0..200
+TIME ?=
 JOBS ?= 2
 RUNS ?= 1000000
-TIME ?= 0
 SHARD ?= 0/20
 
-.PHONY: help run build install check fix test test-rust test-compose sim fuzz-targets mutants bench image deps deps-test clean-data
+.PHONY: help run build install check fix test test-rust test-compose sim chaos soak fuzz-targets mutants bench image deps deps-test clean-data
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -75,13 +75,19 @@ sim: deps ## simulate many clusters under faults: SEEDS=0..200, JOBS=2
 	$(CARGO_TARGET_DIR)/release/fuzz --seeds $(SEEDS) --jobs $(JOBS)
 
 fuzz-targets: deps ## fuzz with coverage: RUNS=1000000 each, or TIME=seconds each; TARGETS="commands ..." (all)
-	RUNS=$(if $(filter 0,$(TIME)),$(RUNS),-1) SECONDS_EACH=$(TIME) JOBS=$(JOBS) scripts/fuzz.sh $(TARGETS)
+	RUNS=$(if $(TIME),-1,$(RUNS)) SECONDS_EACH=$(or $(TIME),0) JOBS=$(JOBS) scripts/fuzz.sh $(TARGETS)
 
 mutants: ## mutate the pure crates, SHARD=0/20 of each; needs cargo-mutants (docs/mutation.md)
 	@# Not the common target folder: a mutant is no build that anybody else should find there.
 	for crate in checker planner machine; do \
 	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants $(CARGO) mutants --package $$crate --shard $(SHARD) --sharding round-robin \
 	--output $(CARGO_TARGET_DIR)/mutants/$$crate || [ $$? -eq 2 ]; done
+
+chaos: ## real processes under every kind of fault for TIME (5m); needs root
+	jepsen/run --workload all --nemesis mixed --time $(or $(TIME),5m)
+
+soak: ## the same for TIME (60m), in slices
+	jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m)
 
 bench: deps-test ## measure against etcd on this machine; writes docs/benchmarks.md
 	$(CARGO) build --release --locked --workspace --bins

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Installs what building (and testing) needs and this machine lacks; does nothing if all is there.
-# Usage: scripts/install-deps.sh build|test|image ...
+# Usage: scripts/install-deps.sh build|test|chaos|image ...
 #   build  Rust, a C++ compiler, clang and libclang (bindings to RocksDB), protoc
 #   test   etcd's server and client (to compare with), iproute2, procps, strace, Python
+#   chaos  nftables, iproute2, util-linux (jepsen/)
 #   image  debootstrap (makes the base image where none can be pulled), docker-compose
 # Debian and its kin, through apt. Elsewhere it says what is missing and stops.
 set -euo pipefail
@@ -57,6 +58,12 @@ need_test() {
     else
         missing+=(python3-venv)
     fi
+}
+
+need_chaos() {
+    need ip iproute2
+    need nft nftables
+    need unshare util-linux
 }
 
 need_image() {
@@ -133,8 +140,9 @@ main() {
         case $group in
             build) need_build ;;
             test) need_test ;;
+            chaos) need_chaos ;;
             image) need_image ;;
-            *) say "unknown group $group (build, test, image)"; exit 2 ;;
+            *) say "unknown group $group (build, test, chaos, image)"; exit 2 ;;
         esac
     done
     if ! rust_is_enough && ! have rustup; then

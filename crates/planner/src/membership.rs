@@ -1,12 +1,15 @@
 //! The next single change that moves a group's membership towards what is wanted. Learners first, then all voters in
 //! one joint change, then what is left over goes.
 //!
+//! A node holds one replica of a partition at a time. A member that is not wanted any more, on a node where another one is
+//! wanted, therefore goes first, though the group is smaller meanwhile: the other one cannot begin before.
+//!
 //! Invariant: a replica votes only after it has caught up, and a leader that is to go hands over before it goes.
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use machine::record::meta::Partition;
 use types::{NodeId, ReplicaId};
@@ -24,6 +27,8 @@ pub struct Members {
     pub caught_up: BTreeSet<ReplicaId>,
     /// A change of voters is half done.
     pub joint: bool,
+    /// Where each member is.
+    pub nodes: BTreeMap<ReplicaId, NodeId>,
 }
 
 /// What to do next.
@@ -45,6 +50,9 @@ pub enum Change {
 
 /// The next change. `impatient`: some replica has not caught up for long; go on with those that have.
 pub fn next_change(wanted: &Partition, members: &Members, impatient: bool) -> Change {
+    if let Some(change) = clear_the_way(wanted, members) {
+        return change;
+    }
     let known = |id: &ReplicaId| members.voters.contains(id) || members.learners.contains(id);
     let absent = wanted
         .replicas
@@ -70,6 +78,39 @@ pub fn next_change(wanted: &Partition, members: &Members, impatient: bool) -> Ch
     match members.learners.difference(&wanted_ids).next() {
         Some(surplus) => Change::RemoveLearner(*surplus),
         None => Change::Done,
+    }
+}
+
+/// What makes room for a replica that cannot begin, since its node still holds another one of this group.
+fn clear_the_way(wanted: &Partition, members: &Members) -> Option<Change> {
+    let wanted_ids: BTreeSet<ReplicaId> = wanted
+        .replicas
+        .iter()
+        .map(|replica| ReplicaId(replica.id))
+        .collect();
+    let cannot_begin = |id: &ReplicaId| !members.voters.contains(id) && !members.caught_up.contains(id);
+    let waiting: BTreeSet<NodeId> = wanted
+        .replicas
+        .iter()
+        .filter(|replica| cannot_begin(&ReplicaId(replica.id)))
+        .map(|replica| NodeId(replica.node))
+        .collect();
+    let mut there = members.nodes.iter();
+    let (id, _) = there.find(|(id, node)| !wanted_ids.contains(id) && waiting.contains(node))?;
+    if members.learners.contains(id) {
+        return Some(Change::RemoveLearner(*id));
+    }
+    let left: BTreeSet<ReplicaId> = members
+        .voters
+        .iter()
+        .filter(|voter| *voter != id)
+        .copied()
+        .collect();
+    let mut heirs = left.intersection(&members.caught_up);
+    match (members.joint, *id == members.own) {
+        (true, _) => None,
+        (false, true) => heirs.next().map(|heir| Change::HandOver(*heir)),
+        (false, false) => Some(Change::SetVoters(left)),
     }
 }
 

@@ -9,7 +9,7 @@ fn ids(list: &[u64]) -> std::collections::BTreeSet<ReplicaId> {
     list.iter().map(|id| ReplicaId(*id)).collect()
 }
 
-/// Replica n is on node n; the leader is the first voter.
+/// Replica n is on node n, and so are n + 10, n + 20 and so on; the leader is the first voter.
 fn check(wanted: &[(u64, bool)], voters: &[u64], learners: &[u64], caught_up: &[u64], change: Change) {
     check_more(wanted, voters, learners, caught_up, false, false, change);
 }
@@ -27,7 +27,7 @@ fn check_more(
         .iter()
         .map(|(id, voter)| Replica {
             id: *id,
-            node: *id,
+            node: *id % 10,
             voter: *voter,
             ..Replica::default()
         })
@@ -43,6 +43,11 @@ fn check_more(
         learners: ids(learners),
         caught_up: ids(caught_up),
         joint,
+        nodes: voters
+            .iter()
+            .chain(learners)
+            .map(|id| (ReplicaId(*id), NodeId(id % 10)))
+            .collect(),
     };
     assert_eq!(next_change(&partition, &members, impatient), change);
 }
@@ -126,4 +131,25 @@ fn learners_stay_learners() {
         &[1, 2],
         Change::SetVoters(ids(&[1])),
     );
+}
+
+/// A node that was emptied, or whose replica was damaged, is to hold another replica before the group has dropped the
+/// first.
+#[test]
+fn what_stands_in_the_way_on_its_node_goes_first() {
+    let again = &[(1, true), (2, true), (13, true)];
+    let clear = |voters: &[u64], learners: &[u64], caught_up: &[u64], change| {
+        check(again, voters, learners, caught_up, change);
+    };
+    clear(&[1, 2], &[3, 13], &[1, 2, 3], Change::RemoveLearner(ReplicaId(3)));
+    clear(&[1, 2, 3], &[13], &[1, 2, 3], Change::SetVoters(ids(&[1, 2])));
+    clear(&[3, 1, 2], &[13], &[1, 2, 3], Change::HandOver(ReplicaId(1)));
+    clear(&[1, 2, 3], &[], &[1, 2, 3], Change::SetVoters(ids(&[1, 2])));
+    // Nobody to lead instead: what was wanted from the start goes on.
+    clear(&[3, 1, 2], &[13], &[3], Change::Wait);
+    // The first is away: as ever.
+    clear(&[1, 2], &[13], &[1, 2], Change::Wait);
+    clear(&[1, 2], &[13], &[1, 2, 13], Change::SetVoters(ids(&[1, 2, 13])));
+    // It has begun already, so nothing was in its way.
+    clear(&[1, 2, 13], &[3], &[1, 2, 3], Change::RemoveLearner(ReplicaId(3)));
 }

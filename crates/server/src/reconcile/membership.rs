@@ -79,6 +79,7 @@ fn members(core: &Core, partition: PartitionId) -> Option<(raft::Replica, Member
             .filter(near)
             .collect(),
         joint: status.is_joint,
+        nodes: status.voters.iter().chain(&status.learners).copied().collect(),
     };
     Some((replica, members))
 }

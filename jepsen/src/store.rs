@@ -1,0 +1,96 @@
+//! Where a run leaves what it saw: a folder for each, and a link to the latest.
+//!
+//! ```text
+//! STORE/TIME-SEED/plan.json         what was asked for
+//!                 faults.jsonl      each fault: when, what, on whom, how it was seen
+//!                 histories/W.jsonl what clients of workload W saw
+//!                 logs/node-N.log   what the controllers said
+//!                 pages/            failures to look at
+//!                 summary.json, summary.txt
+//! STORE/latest                      the last one
+//! ```
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+
+/// The folder of one run.
+#[derive(Debug, Clone)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Makes the folder of a run.
+    pub fn new(below: &Path, name: &str) -> Result<Store> {
+        std::fs::create_dir_all(below).with_context(|| format!("cannot make {}", below.display()))?;
+        let below = below.canonicalize().context("cannot find the store")?;
+        let store = Store {
+            dir: below.join(name),
+        };
+        for dir in [
+            store.logs(),
+            store.disks(),
+            store.dir.join("histories"),
+            store.dir.join("pages"),
+        ] {
+            std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;
+        }
+        let next = below.join(".latest");
+        let _ = std::fs::remove_file(&next);
+        std::os::unix::fs::symlink(name, &next)
+            .and_then(|()| std::fs::rename(&next, below.join("latest")))
+            .context("cannot link the latest run")?;
+        Ok(store)
+    }
+
+    /// Its path.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where controllers' output goes.
+    pub fn logs(&self) -> PathBuf {
+        self.dir.join("logs")
+    }
+
+    /// Where their disks are, while the run lasts.
+    pub fn disks(&self) -> PathBuf {
+        self.dir.join("disks")
+    }
+
+    /// Writes a text file.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        std::fs::write(self.dir.join(name), text).with_context(|| format!("cannot write {name}"))
+    }
+
+    /// Writes something as JSON.
+    pub fn json(&self, name: &str, what: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_string_pretty(what).with_context(|| format!("cannot encode {name}"))?;
+        text.push('\n');
+        self.write(name, &text)
+    }
+
+    /// A file to which lines are added.
+    pub fn lines(&self, name: &str) -> Result<Lines> {
+        let path = self.dir.join(name);
+        let file = OpenOptions::new().create(true).append(true).open(path);
+        Ok(Lines(file.with_context(|| format!("cannot open {name}"))?))
+    }
+}
+
+/// A file of JSON lines.
+#[derive(Debug)]
+pub struct Lines(File);
+
+impl Lines {
+    /// Adds one.
+    pub fn add(&mut self, what: &impl Serialize) -> Result<()> {
+        let mut line = serde_json::to_vec(what).context("cannot encode a line")?;
+        line.push(b'\n');
+        self.0.write_all(&line).context("cannot write a line")
+    }
+}
