@@ -98,9 +98,9 @@ fn keeps_what_follows_a_checkpoint_that_is_being_sent() {
         ..sending
     };
     assert!(
-        no_room.step().purge > Some(490_000 - 10_000),
+        no_room.step(Retention::default()).purge > Some(490_000 - 10_000),
         "{:?}",
-        no_room.step()
+        no_room.step(Retention::default())
     );
 }
 

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use storage::LogStore;
 use types::ReplicaId;
 
 use crate::kit::*;
