@@ -18,7 +18,7 @@ before=$(size_gb)
 # Two hours leaves a build that is going on in another checkout alone.
 old=(-mmin +120)
 find "$release/incremental" -mindepth 1 -maxdepth 1 "${old[@]}" -exec rm -rf {} + 2>/dev/null || true
-for manifest in "$root"/crates/*/Cargo.toml "$root"/tests/Cargo.toml "$root"/xtask/Cargo.toml; do
+for manifest in "$root"/crates/*/Cargo.toml "$root"/tests/Cargo.toml "$root"/jepsen/Cargo.toml "$root"/xtask/Cargo.toml; do
     name=$(sed -n 's/^name = "\(.*\)"/\1/p' "$manifest" | head -1)
     find "$release/deps" -maxdepth 1 -type f "${old[@]}" \
         \( -name "lib$name-*" -o -name "$name-*" \) -delete 2>/dev/null || true

@@ -1,5 +1,5 @@
-//! One TUN device: what its host sends is read here, what is written here its host receives. The only file of this
-//! crate with `unsafe`: the standard library has no ioctl.
+//! One TUN device: what its host sends is read here, what is written here its host receives. With
+//! `unsafe`, since the standard library has no ioctl.
 
 use std::fs::{File, OpenOptions};
 use std::io;

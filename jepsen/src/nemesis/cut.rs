@@ -68,7 +68,11 @@ fn begin(cluster: &mut Cluster, numbers: &mut Numbers, way: Way, lasts_ms: u64) 
         .iter()
         .map(|(from, to)| format!("{}>{}", from + 1, to + 1))
         .collect();
-    let text = format!("{word} {shape}: {}", names.join(" "));
+    // Named as other faults name a node that alone was struck: then the report tells how long nothing was answered.
+    let all_of = |at: &usize| links.iter().all(|(from, to)| from == at || to == at);
+    let alone = (0..nodes).find(all_of).filter(|_| shape == "one off");
+    let alone = alone.map_or_else(String::new, |at| format!(" [{}]", at + 1));
+    let text = format!("{word} {shape}{alone}: {}", names.join(" "));
     Ok(Begun::new(lasts_ms, text, move |cluster| {
         let refused = cluster.hosts.cuts.refused()?.saturating_sub(before);
         cluster.hosts.cuts.end(&links, way)?;

@@ -137,7 +137,10 @@ impl Receiving {
             .into_iter()
             .map(|file| (file.name, file.size_bytes))
             .collect();
-        let bytes = wanted.values().sum();
+        // What somebody announces may be anything.
+        let bytes = wanted
+            .values()
+            .fold(0, |sum: u64, size| sum.saturating_add(*size));
         self.make_room(at, bytes)?;
         let incoming = apart(&self.env, move || store.receive()).await?;
         let transfer = Arc::new(Transfer {
@@ -201,7 +204,7 @@ impl Receiving {
             .get(&chunk.name)
             .ok_or_else(|| Status::invalid_argument(format!("{} was not announced", chunk.name)))?;
         let there = files.received.get(&chunk.name).copied().unwrap_or(0);
-        let end = chunk.offset + chunk.data.len() as u64;
+        let end = chunk.offset.saturating_add(chunk.data.len() as u64);
         if end <= there && there > 0 {
             return Ok(Bytes::new());
         }

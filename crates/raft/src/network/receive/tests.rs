@@ -34,17 +34,35 @@ fn begin(meta: WireMeta, vote: &Vote, files: Vec<FileSize>) -> Bytes {
 }
 
 fn begin_of(size_bytes: u64) -> Bytes {
+    begin_of_files(&[("STATE", size_bytes)])
+}
+
+fn begin_of_files(files: &[(&str, u64)]) -> Bytes {
     let meta = WireMeta {
         last_log_id: Some(LogId::default()),
         membership: Some(convert::stored_membership_out(&Default::default())),
         snapshot_id: "a".into(),
     };
-    let name = "STATE".into();
-    begin(
-        meta,
-        &convert::vote_in(&Default::default()),
-        vec![FileSize { name, size_bytes }],
-    )
+    let files = files.iter().map(|(name, size_bytes)| FileSize {
+        name: (*name).into(),
+        size_bytes: *size_bytes,
+    });
+    begin(meta, &convert::vote_in(&Default::default()), files.collect())
+}
+
+#[tokio::test]
+async fn sizes_that_no_number_holds_have_no_room() {
+    let receiving = Receiving::new(Env::production(), Arc::new(|| Ok(1000)));
+    let store = MemoryDisk::new()
+        .stores()
+        .open(PartitionId(1), ReplicaId(2))
+        .expect("opened");
+    let body = begin_of_files(&[("a", u64::MAX), ("b", 2)]);
+    let begun = receiving.begin((PartitionId(1), ReplicaId(2)), store, body).await;
+    assert_eq!(
+        begun.map_err(|status| status.code()),
+        Err(tonic::Code::ResourceExhausted)
+    );
 }
 
 #[tokio::test]
