@@ -33,6 +33,11 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
         return Ok(());
     }
     wait_for_target(group, to).await?;
+    let limit = group.timing.change_limit();
+    let turn = timeout(limit, group.changing.lock()).await;
+    let _turn = turn.map_err(|_| MembershipError::InProgress)?;
+    // Members may have changed while this waited, and whoever hands over to nobody leads no more until it is deposed.
+    check_target(group, to)?;
     let paused = timeout(group.timing.election_max(), propose::pause(group)).await;
     let _paused = paused
         .map_err(|_| MembershipError::Unknown("what was proposed before is not committed yet".into()))?;
@@ -51,7 +56,6 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
         }
         Ok(())
     };
-    let limit = group.timing.change_limit();
     timeout(limit, moved).await.map_err(|_| {
         MembershipError::Unknown(format!(
             "replica {to} did not take the lead within {} ms",
@@ -170,6 +174,10 @@ async fn change(group: &Group, changed: impl Future<Output = Changed>) -> Result
         });
     }
     let limit = group.timing.change_limit();
+    let changed = async {
+        let _turn = group.changing.lock().await;
+        changed.await
+    };
     match timeout(limit, changed).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(RaftError::Fatal(_))) => Err(MembershipError::Stopped),

@@ -216,6 +216,7 @@ impl Node {
             progress,
             trouble,
             in_flight: propose::in_flight(),
+            changing: tokio::sync::Mutex::default(),
             told: Told::default(),
             counters: self.counters.clone(),
             timing,

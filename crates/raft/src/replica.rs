@@ -56,6 +56,8 @@ pub(crate) struct Group {
     pub(crate) clock: MachineClock,
     /// Entries that may still be proposed: see [`crate::propose::pause`].
     pub(crate) in_flight: Arc<Semaphore>,
+    /// Held while members change or the leadership is handed over: one at a time.
+    pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) told: committed::Told,
     pub(crate) counters: Arc<Counters>,
     pub(crate) timing: Timing,

@@ -97,6 +97,21 @@ impl Core {
         Ok(point)
     }
 
+    /// Takes the map in as it is now. A node that is still catching up waits until it has: what it knew before is no
+    /// answer.
+    pub async fn read_map(&self) -> Result<(), ServerError> {
+        let deadline = self.answer_by();
+        let point = self.read_point(PartitionId::META).await?;
+        let replica = self
+            .replica(PartitionId::META)
+            .ok_or_else(|| ServerError::Unavailable {
+                text: "this node has not received the cluster's map yet".into(),
+            })?;
+        let reached = reach(&replica, point, deadline).await;
+        reached.map_err(|error| last_word(PartitionId::META, error))?;
+        self.refresh_map().map(drop)
+    }
+
     /// A linearizable point, wherever the replica here is.
     async fn read_point(&self, partition: PartitionId) -> Result<ReadPoint, ServerError> {
         self.at_leader(partition, Repeat::Read, |place, left| async move {

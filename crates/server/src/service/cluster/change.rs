@@ -201,8 +201,7 @@ pub(super) async fn remove_node(
     request: v1::NodeRequest,
 ) -> Result<v1::NodeResponse, ServerError> {
     let core = &native.core;
-    core.read_index(PartitionId::META).await?;
-    core.refresh_map()?;
+    core.read_map().await?;
     let map = core.map();
     let mut begun = false;
     let node = map.nodes.iter().find(|node| node.id == request.node);

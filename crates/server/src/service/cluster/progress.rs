@@ -149,8 +149,7 @@ pub(super) async fn drain(
     native: Native,
     request: v1::NodeRequest,
 ) -> Result<Answers<v1::Progress>, ServerError> {
-    native.core.read_index(PartitionId::META).await?;
-    native.core.refresh_map()?;
+    native.core.read_map().await?;
     let map = native.core.map();
     let others = map
         .nodes

@@ -7,7 +7,7 @@ use machine::query::{Ask, NamespaceInfo, Told};
 use machine::record::meta::{Change, Namespace};
 use machine::{Command, Query};
 use proto::v1;
-use types::{PartitionId, Slot};
+use types::Slot;
 
 use super::{Native, allocated};
 use crate::core::{Core, KeySpace, ServerError, partition_of};
@@ -67,8 +67,7 @@ async fn with_numbers(core: &Core, mut described: v1::Namespace) -> v1::Namespac
 
 /// See `Cluster.ListNamespaces`.
 pub(super) async fn list(core: &Core) -> Result<v1::ListNamespacesResponse, ServerError> {
-    core.read_index(PartitionId::META).await?;
-    core.refresh_map()?;
+    core.read_map().await?;
     let map = core.map();
     let count = map.cluster.as_ref().map_or(1, |cluster| cluster.partitions);
     let described: Vec<_> = map
@@ -90,8 +89,7 @@ pub(super) async fn put(
     request: v1::PutNamespaceRequest,
 ) -> Result<v1::PutNamespaceResponse, ServerError> {
     let core = &native.core;
-    core.read_index(PartitionId::META).await?;
-    core.refresh_map()?;
+    core.read_map().await?;
     let settings = NamespaceSettings {
         quota_bytes: request.quota_bytes,
         retain_revisions: request.retain_revisions,

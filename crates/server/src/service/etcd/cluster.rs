@@ -10,7 +10,6 @@ use machine::outcome::Empty;
 use machine::query::Ask;
 use machine::record::meta::{Node, NodeState};
 use tonic::{Request, Response, Status, async_trait};
-use types::PartitionId;
 
 use super::Etcd;
 
@@ -50,7 +49,7 @@ impl PbClusterService for Etcd {
     ) -> Result<Response<PbMemberListResponse>, Status> {
         let space = self.space(request.metadata())?;
         if request.into_inner().linearizable {
-            self.core.read_index(PartitionId::META).await?;
+            self.core.read_map().await?;
         }
         let queried = self.ask(&space, Ask::Namespace(Empty {}), true).await?;
         let map = self.core.map();
