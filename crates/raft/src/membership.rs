@@ -36,13 +36,13 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
     let limit = group.timing.change_limit();
     let turn = timeout(limit, group.changing.lock()).await;
     let _turn = turn.map_err(|_| MembershipError::InProgress)?;
-    // Members may have changed while this waited, and whoever hands over to nobody leads no more until it is deposed.
-    check_target(group, to)?;
     let paused = timeout(group.timing.election_max(), propose::pause(group)).await;
     let _paused = paused
         .map_err(|_| MembershipError::Unknown("what was proposed before is not committed yet".into()))?;
     // If it does not come level in time, the transfer goes on: Raft elects nobody whose log is shorter than a majority's.
     let _ = timeout(LEVEL_LIMIT, level(group, to)).await;
+    // Members may have changed while this waited, and whoever hands over to nobody leads no more until it is deposed.
+    check_target(group, to)?;
     group
         .raft
         .trigger()
