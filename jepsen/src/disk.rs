@@ -24,11 +24,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use rustix::mount::{MountFlags, mount};
 
-use crate::numbers::Numbers;
 use crate::system;
 use files::Files;
 use trouble::Trouble;
 use wire::{REQUEST, Reply, Request};
+use workload::numbers::Numbers;
 
 /// Threads of a disk: one that dawdles over a sync does not hold up the others.
 const THREADS: usize = 3;

@@ -12,7 +12,6 @@ mod fabric;
 mod hosts;
 mod inside;
 mod nemesis;
-mod numbers;
 mod options;
 mod page;
 mod report;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cluster::Cluster;
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 mod clock;
 mod cut;

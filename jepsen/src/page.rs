@@ -38,7 +38,9 @@ pub fn registers(store: &Store, text: &str, faults: &[Fault]) -> Result<()> {
     for (key, places) in linear::by_key(&operations, |of| of.key.clone()) {
         let known = places.iter().map(|at| &operations[*at]);
         let known = known.filter(|it| !(it.is_unknown() && it.ask.ask == Ask::Read));
-        let of_key: Vec<Operation<Ask, Answer>> = known.map(alone).collect();
+        let of_key: Vec<Operation<Ask, Answer>> = known
+            .map(|operation| operation.asking(operation.ask.ask.clone()))
+            .collect();
         let Verdict::Violated(failure) = linear::check(&Register, &of_key, STEPS) else {
             continue;
         };
@@ -50,17 +52,6 @@ pub fn registers(store: &Store, text: &str, faults: &[Fault]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn alone(operation: &Operation<Of, Answer>) -> Operation<Ask, Answer> {
-    Operation {
-        client: operation.client,
-        node: operation.node,
-        call_ns: operation.call_ns,
-        return_ns: operation.return_ns,
-        ask: operation.ask.ask.clone(),
-        outcome: operation.outcome.clone(),
-    }
 }
 
 fn band(fault: &Fault) -> Band {

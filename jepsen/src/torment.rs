@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use crate::cluster::Cluster;
 use crate::nemesis::{Begun, Nemesis};
-use crate::numbers::Numbers;
 use crate::store::Lines;
+use workload::numbers::Numbers;
 
 /// Faults that last at a time.
 const AT_ONCE: usize = 3;

@@ -41,6 +41,20 @@ pub struct Operation<A, R> {
     pub outcome: Outcome<R>,
 }
 
+impl<A, R: Clone> Operation<A, R> {
+    /// The same, as if something else had been asked.
+    pub fn asking<B>(&self, ask: B) -> Operation<B, R> {
+        Operation {
+            client: self.client,
+            node: self.node,
+            call_ns: self.call_ns,
+            return_ns: self.return_ns,
+            ask,
+            outcome: self.outcome.clone(),
+        }
+    }
+}
+
 impl<A, R> Operation<A, R> {
     /// The answer, if there was one.
     pub fn answer(&self) -> Option<&R> {

@@ -196,7 +196,7 @@ impl Controller {
 
     /// The disk's own work: what waits is synced a while after it began to wait.
     async fn sync_disk(self: Arc<Self>, boot: u64) {
-        let mut numbers = crate::numbers::Numbers::new(self.seed ^ (boot << 40));
+        let mut numbers = workload::numbers::Numbers::new(self.seed ^ (boot << 40));
         let asked = Arc::new(Notify::new());
         let ask = asked.clone();
         self.disk.on_waiting(move || ask.notify_one());

@@ -5,8 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::numbers::Numbers;
 use crate::world::{Violation, World};
+use workload::numbers::Numbers;
 
 mod clock;
 mod connection;
@@ -22,6 +22,10 @@ mod restart;
 pub trait Fault {
     /// A word, for the plan, the trace and the count.
     fn name(&self) -> &'static str;
+    /// Workloads beside which it shows nothing, and why is said there.
+    fn not_with(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Begins it; `None` if there is nothing that it could be done to now.
     fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun>;
 }
@@ -79,14 +83,12 @@ impl Faults {
             None if numbers.once_in(4) => {}
             None => kinds.retain(|_| numbers.once_in(2)),
         }
-        // While one node stands still, time runs many times faster for the others than for those who record.
-        if world.plan.workloads.iter().any(|name| name == "lease") {
-            kinds.retain(|kind| kind.name() != "pause");
-        }
-        // Nodes that are drained leave partitions with fewer replicas, and then none can be spared.
-        if world.plan.workloads.iter().any(|name| name == "moves") {
-            kinds.retain(|kind| !["damage", "wipe"].contains(&kind.name()));
-        }
+        let workloads = &world.plan.workloads;
+        let spoils = |kind: &dyn Fault| {
+            let mut not_with = kind.not_with().iter();
+            not_with.any(|name| workloads.iter().any(|it| it == name))
+        };
+        kinds.retain(|kind| !spoils(&**kind));
         Faults {
             kinds,
             lasting: Vec::new(),

@@ -9,7 +9,6 @@ pub mod fault;
 pub mod invariant;
 pub mod many;
 pub mod net;
-pub mod numbers;
 pub mod plan;
 pub mod run;
 pub mod settled;

@@ -2,7 +2,7 @@
 
 use server::config::RaftConfig;
 
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// How long a sync takes.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,9 +14,9 @@ use crate::clock::TrueClock;
 use crate::controller::{CLIENT_PORT, Controller, End};
 use crate::invariant::{self, Invariant, Looks, Seen};
 use crate::net::{Link, Links, SimNet};
-use crate::numbers::Numbers;
 use crate::plan::Plan;
 use crate::trace::Trace;
+use workload::numbers::Numbers;
 
 /// How long a cluster may take to come into being, or back to order, in simulated milliseconds.
 const SETTLE_MS: u64 = 120_000;

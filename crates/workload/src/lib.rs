@@ -14,6 +14,7 @@ pub mod lease;
 pub mod lock;
 pub mod log;
 pub mod moves;
+pub mod numbers;
 pub mod record;
 pub mod register;
 pub mod set;

@@ -77,7 +77,9 @@ impl Workload for Registers {
             // A read that nobody had an answer to says nothing.
             let known = places.iter().map(|at| &history[*at]);
             let known = known.filter(|operation| !(operation.is_unknown() && operation.ask.ask == Ask::Read));
-            let of_key: Vec<_> = known.map(alone).collect();
+            let of_key: Vec<_> = known
+                .map(|operation| operation.asking(operation.ask.ask.clone()))
+                .collect();
             let text = match linear::check(&Register, &of_key, STEPS) {
                 Verdict::Valid => continue,
                 Verdict::Unknown(why) => format!("{key}: undecided: {why}"),
@@ -95,17 +97,6 @@ impl Workload for Registers {
 
     fn history(&self) -> String {
         self.record.lines(self.name())
-    }
-}
-
-fn alone(operation: &checker::history::Operation<Of, Answer>) -> checker::history::Operation<Ask, Answer> {
-    checker::history::Operation {
-        client: operation.client,
-        node: operation.node,
-        call_ns: operation.call_ns,
-        return_ns: operation.return_ns,
-        ask: operation.ask.ask.clone(),
-        outcome: operation.outcome.clone(),
     }
 }
 

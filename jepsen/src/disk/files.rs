@@ -70,7 +70,7 @@ impl Files {
     }
 
     /// The power is lost: what the journal says is undone. Returns how many writes and changes of names were lost.
-    pub fn lose_power(&self, numbers: &mut crate::numbers::Numbers) -> (u64, u64) {
+    pub fn lose_power(&self, numbers: &mut workload::numbers::Numbers) -> (u64, u64) {
         let mut state = self.state.lock();
         self.trouble.lock().off = true;
         state.places.clear();

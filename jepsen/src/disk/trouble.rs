@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// Which requests fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

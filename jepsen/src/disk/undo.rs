@@ -10,7 +10,7 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// Writes of one file that are remembered one by one. Beyond, one more is lost together with the one before it.
 const REMEMBERED: usize = 256;

@@ -2,7 +2,7 @@
 //!
 //! Must never: look at the time itself, or at what a packet says.
 
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// How a link treats packets. The default passes all at once.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

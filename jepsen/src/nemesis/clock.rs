@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Begun, Nemesis};
 use crate::cluster::Cluster;
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// A wrong date.
 pub struct Clock;

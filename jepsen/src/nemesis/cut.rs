@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Begun, Nemesis};
 use crate::cluster::Cluster;
 use crate::cuts::{Link, Way};
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// Packets vanish.
 pub struct Cut;

@@ -9,7 +9,7 @@ use super::{Begun, Nemesis, target};
 use crate::cluster::Cluster;
 use crate::controller::RESERVE_BYTES;
 use crate::disk::trouble::{Count, Fails, Trouble};
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// What is wrong with the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Begun, Nemesis, target};
 use crate::cluster::Cluster;
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// `kill -9` of one process, or now and then of all.
 pub struct Kill;

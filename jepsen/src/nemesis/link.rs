@@ -5,7 +5,7 @@ use anyhow::Result;
 use super::{Begun, Nemesis};
 use crate::cluster::Cluster;
 use crate::fabric::link::{Count, Rule};
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// What is wrong with the links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Begun, Nemesis};
 use crate::cluster::Cluster;
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// Changes of members and leaders.
 pub struct Members;

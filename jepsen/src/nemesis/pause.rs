@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use super::{Begun, Nemesis, target};
 use crate::cluster::Cluster;
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// SIGSTOP, later SIGCONT.
 pub struct Pause;

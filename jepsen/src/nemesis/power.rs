@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Begun, Nemesis, target};
 use crate::cluster::Cluster;
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// One node, or all at once.
 pub struct Power;

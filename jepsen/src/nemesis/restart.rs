@@ -5,7 +5,7 @@ use rustix::process::Signal;
 
 use super::{Begun, Nemesis, target};
 use crate::cluster::Cluster;
-use crate::numbers::Numbers;
+use workload::numbers::Numbers;
 
 /// SIGTERM, then a start.
 pub struct Restart;

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::World;
+use workload::numbers::Numbers;
 
 const YEAR_MS: i64 = 365 * 24 * 3600 * 1000;
 

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::World;
+use workload::numbers::Numbers;
 
 /// All connections between two controllers break.
 pub struct Reset;

@@ -1,8 +1,8 @@
 //! Processes die, alone or with the power of their host.
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::{Down, World};
+use workload::numbers::Numbers;
 
 /// A process is killed.
 pub struct Crash;

@@ -2,8 +2,8 @@
 //! does where TCP sends again, unless the connection is given up before.
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::World;
+use workload::numbers::Numbers;
 
 /// A cut of any shape.
 pub struct Cut;

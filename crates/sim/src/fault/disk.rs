@@ -1,9 +1,9 @@
 //! Disks that are slow, stand still, fail, or are full.
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::plan::SyncDelay;
 use crate::world::World;
+use workload::numbers::Numbers;
 
 /// Every sync takes long.
 pub struct SlowDisk;

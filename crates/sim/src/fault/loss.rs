@@ -7,11 +7,14 @@ use workload::Client;
 use workload::client::PATIENCE;
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::{Down, World};
+use workload::numbers::Numbers;
 
 /// How long a drain is followed before it is asked for again.
 const DRAINED: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Nodes that are drained leave partitions with fewer replicas, and then none can be spared.
+const NOT_WITH: &[&str] = &["moves"];
 
 /// A node's replicas are damaged while it is down: some states, or an entry of a log.
 pub struct Damage;
@@ -21,6 +24,10 @@ pub struct Wipe;
 impl Fault for Damage {
     fn name(&self) -> &'static str {
         "damage"
+    }
+
+    fn not_with(&self) -> &'static [&'static str] {
+        NOT_WITH
     }
 
     fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
@@ -64,6 +71,10 @@ impl Fault for Damage {
 impl Fault for Wipe {
     fn name(&self) -> &'static str {
         "wipe"
+    }
+
+    fn not_with(&self) -> &'static [&'static str] {
+        NOT_WITH
     }
 
     fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {

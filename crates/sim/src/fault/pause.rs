@@ -4,8 +4,8 @@
 //! time runs many times faster for all others; then its own clocks are moved to where they would be, and it goes on.
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::World;
+use workload::numbers::Numbers;
 
 /// How much faster time is for the others.
 const FASTER: u64 = 20;
@@ -16,6 +16,11 @@ pub struct Pause;
 impl Fault for Pause {
     fn name(&self) -> &'static str {
         "pause"
+    }
+
+    /// While one node stands still, time runs many times faster for the others than for those who record.
+    fn not_with(&self) -> &'static [&'static str] {
+        &["lease"]
     }
 
     fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {

@@ -2,8 +2,8 @@
 //! a process that has died, and calls for an election at once; it must cost pauses and nothing else.
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::World;
+use workload::numbers::Numbers;
 
 /// Two controllers refuse each other, and the third reaches both.
 pub struct Refuse;

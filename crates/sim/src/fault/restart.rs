@@ -1,8 +1,8 @@
 //! A process is asked to stop, hands over what it leads, ends, and is started again at once: a planned restart.
 
 use super::{Begun, Fault};
-use crate::numbers::Numbers;
 use crate::world::World;
+use workload::numbers::Numbers;
 
 /// A planned restart.
 pub struct Restart;

@@ -171,8 +171,7 @@ impl MemoryDisk {
 
     /// Whether someone waits for a sync.
     pub fn waiting(&self) -> bool {
-        let disk = self.inner.lock();
-        disk.log.unsynced.iter().any(|(_, _, done)| done.is_some())
+        self.inner.lock().waits()
     }
 
     /// An entry as it is on the disk now: as read, or as a crash that keeps nothing unsynced would leave it.
@@ -241,7 +240,7 @@ impl MemoryDisk {
                 fatal(&error);
             }
         } else {
-            let waits = disk.log.unsynced.iter().any(|(_, _, done)| done.is_some());
+            let waits = disk.waits();
             drop(disk);
             let asked = self.asked.lock().clone().filter(|_| waits);
             if let Some(asked) = asked {
@@ -267,6 +266,10 @@ impl MemoryDisk {
 }
 
 impl Disk {
+    fn waits(&self) -> bool {
+        self.log.unsynced.iter().any(|(_, _, done)| done.is_some())
+    }
+
     pub(super) fn sync_error(&self) -> Option<String> {
         let failing = self.failing.then(|| "cannot sync: the disk fails".to_owned());
         self.failed.clone().or(failing)

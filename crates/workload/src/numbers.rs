@@ -1,18 +1,21 @@
 //! Random numbers of a run: one stream for each thing that draws, so that one more drawing disturbs nothing else.
 
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
+use rand::{RngExt, SeedableRng};
 
 /// A stream of numbers.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Numbers(StdRng);
 
 impl Numbers {
+    /// The stream of `seed`.
+    pub fn new(seed: u64) -> Numbers {
+        Numbers(StdRng::seed_from_u64(seed))
+    }
+
     /// The stream of something named, within the run of `seed`.
     pub fn of(seed: u64, name: &str) -> Numbers {
-        Numbers(StdRng::seed_from_u64(
-            seed ^ xxhash_rust::xxh3::xxh3_64(name.as_bytes()),
-        ))
+        Numbers::new(seed ^ xxhash_rust::xxh3::xxh3_64(name.as_bytes()))
     }
 
     /// A number below `bound`, which is not 0.
@@ -32,7 +35,7 @@ impl Numbers {
 
     /// True so often in a million times.
     pub fn in_a_million(&mut self, times: u32) -> bool {
-        times > 0 && self.below(1_000_000) < u64::from(times)
+        self.below(1_000_000) < u64::from(times)
     }
 
     /// One of them. There is one at least.
