@@ -15,7 +15,7 @@ use env::Env;
 use types::{PartitionId, ReplicaId};
 
 use crate::listener::RequestHandler;
-use crate::peer::{Peers, PeersConfig};
+use crate::peer::{Carrier, Peers, PeersConfig};
 use crate::types::Raft;
 
 mod checkpoint;
@@ -98,6 +98,7 @@ impl Network {
     pub fn start(
         config: PeersConfig,
         env: Env,
+        carrier: Arc<dyn Carrier>,
         registry: Arc<dyn Registry>,
         requests: Arc<dyn RequestHandler>,
         room: Room,
@@ -112,7 +113,7 @@ impl Network {
             known.clone(),
             room,
         );
-        let peers = Peers::start(config, env.clone(), dispatch);
+        let peers = Peers::start(config, env.clone(), carrier, dispatch);
         // The only place that sets it.
         let _ = known.set(Arc::downgrade(&peers));
         let quick = quick::Quick::new(&peers, registry, marks.clone(), env.clone());

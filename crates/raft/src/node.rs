@@ -26,7 +26,7 @@ use crate::groups::Groups;
 use crate::listener::{ApplyListener, RequestHandler};
 use crate::log_store::{ReplicaLog, durable};
 use crate::network::{Network, Room};
-use crate::peer::{KnownPeer, Mine, PeerService, PeerStatus, PeersStats, frame};
+use crate::peer::{Carrier, Grpc, KnownPeer, Mine, PeerService, PeerStatus, PeersStats, frame};
 use crate::propose;
 use crate::purge;
 use crate::replica::{Counters, Group, Replica};
@@ -91,6 +91,20 @@ impl Node {
         handler: Arc<dyn RequestHandler>,
         listener: Arc<dyn ApplyListener>,
     ) -> Result<Arc<Node>, RaftError> {
+        let carrier = Arc::new(Grpc::new(env.net.clone()));
+        Node::start_over(carrier, config, env, log, stores, handler, listener).await
+    }
+
+    /// [`Node::start`], whatever carries its lanes. [`Node::peers_served`] takes those that others open.
+    pub async fn start_over(
+        carrier: Arc<dyn Carrier>,
+        config: NodeConfig,
+        env: Env,
+        log: Arc<dyn LogStore>,
+        stores: Arc<dyn PartitionStores>,
+        handler: Arc<dyn RequestHandler>,
+        listener: Arc<dyn ApplyListener>,
+    ) -> Result<Arc<Node>, RaftError> {
         // Refuse a bad configuration at start, not when the first replica is opened.
         group_config(PartitionId::META, config.timing)?;
         runtime::tick_together(config.timing.tick());
@@ -107,7 +121,7 @@ impl Node {
         };
         let (disk, reserve) = (stores.clone(), config.disk_reserve_bytes);
         let room: Room = Arc::new(move || Ok(disk.free_bytes()?.saturating_sub(reserve)));
-        let network = Network::start(mine, env.clone(), groups.clone(), handler, room);
+        let network = Network::start(mine, env.clone(), carrier, groups.clone(), handler, room);
         let purging = purge::run(
             Arc::downgrade(&groups),
             Arc::downgrade(&network),
@@ -340,7 +354,12 @@ impl Node {
 
     /// To be mounted on the peer port.
     pub fn peer_service(&self) -> PeerServer<PeerService> {
-        self.network.peers.service().server()
+        self.peers_served().server()
+    }
+
+    /// The peer port, whatever carries the lanes that others open.
+    pub fn peers_served(&self) -> PeerService {
+        self.network.peers.service()
     }
 
     /// Counters and sizes.

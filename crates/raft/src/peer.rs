@@ -12,6 +12,7 @@
 use std::time::Duration;
 
 mod arrivals;
+mod carrier;
 mod connection;
 mod counters;
 mod detector;
@@ -24,6 +25,7 @@ mod request;
 mod service;
 mod stream;
 
+pub use carrier::{Arriving, Carrier, Grpc, NotCarried, Sending};
 pub use counters::PeersStats;
 pub use detector::{DeadEvidence, Health, PeerState, PeerStatus};
 pub use frames::{frame, reply_frame};

@@ -5,6 +5,7 @@
 pub mod admission;
 mod attempt;
 mod error;
+mod hashes;
 pub mod leaders;
 mod listen;
 mod report;
@@ -28,7 +29,8 @@ use tokio::sync::{Notify, mpsc, watch};
 use types::{ClusterId, NamespaceId, NodeId, PartitionId, ReplicaId, Slot};
 
 pub use error::ServerError;
-pub use listen::{Hashes, Listener, Woken};
+pub use hashes::Hashes;
+pub use listen::{Listener, Woken};
 pub use report::Alarm;
 pub use serve::Handler;
 pub use space::{meta_command, partition_of};

@@ -89,13 +89,28 @@ impl Clock for SimClock {
 /// so each question gets a later answer than the one before: recordings have the order in which things happened.
 #[derive(Debug, Default)]
 pub struct TrueClock {
+    /// `None` where turmoil tells the time.
+    begun: Option<Instant>,
     last_ns: AtomicU64,
+}
+
+impl TrueClock {
+    /// Of a run on one runtime, which began at `begun`.
+    pub fn since(begun: Instant) -> TrueClock {
+        TrueClock {
+            begun: Some(begun),
+            last_ns: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Clock for TrueClock {
     fn now(&self) -> Duration {
-        let passed_ns = turmoil::sim_elapsed().unwrap_or_default().as_nanos() as u64;
-        let now_ns = passed_ns.max(self.last_ns.load(Ordering::Relaxed) + 1);
+        let passed = match self.begun {
+            Some(begun) => begun.elapsed(),
+            None => turmoil::sim_elapsed().unwrap_or_default(),
+        };
+        let now_ns = (passed.as_nanos() as u64).max(self.last_ns.load(Ordering::Relaxed) + 1);
         self.last_ns.store(now_ns, Ordering::Relaxed);
         Duration::from_nanos(now_ns)
     }

@@ -1,14 +1,11 @@
 //! What must hold after each step, one file each. To add one: write the file, and name it in [`all`].
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use raft::{Marks, ReplicaStatus};
-use server::Core;
+use server::core::Hashes;
 use storage::memory::MemoryDisk;
 use types::{PartitionId, ReplicaId};
-
-use crate::controller::Controller;
 
 mod committed;
 mod hashes;
@@ -18,7 +15,7 @@ mod terms;
 
 /// One replica that is open.
 pub struct Open {
-    /// Index of its controller.
+    /// Index of its host.
     pub at: usize,
     /// Its partition.
     pub partition: PartitionId,
@@ -28,12 +25,22 @@ pub struct Open {
     pub status: ReplicaStatus,
 }
 
+/// One host: its disk, and what runs there.
+pub struct Host<'a> {
+    /// The id of its node.
+    pub id: u64,
+    /// Process starts so far.
+    pub boots: u64,
+    /// Its disk.
+    pub disk: &'a MemoryDisk,
+    /// Its process, if there is one: all Raft of it, and the hashes of its states.
+    pub process: Option<(&'a raft::Node, &'a Hashes)>,
+}
+
 /// What an invariant looks at.
 pub struct Seen<'a> {
-    /// All controllers.
-    pub controllers: &'a [Arc<Controller>],
-    /// Those that run, and what services there use.
-    pub cores: &'a [Option<Arc<Core>>],
+    /// All hosts.
+    pub hosts: &'a [Host<'a>],
     /// Simulated time.
     pub now_ms: u64,
     /// Whether a node has lost what it had.
@@ -65,19 +72,18 @@ pub fn all() -> Vec<Box<dyn Invariant>> {
 /// run them.
 #[derive(Default)]
 pub struct Looks {
-    /// By controller and replica: its boot then, and how far it was.
+    /// By host and replica: its boot then, and how far it was.
     last: BTreeMap<(usize, ReplicaId), (u64, Marks)>,
 }
 
 impl Looks {
     /// Every replica that is open and was not so, or is further, since the last call.
-    pub fn changed(&mut self, controllers: &[Arc<Controller>], cores: &[Option<Arc<Core>>]) -> Vec<Open> {
+    pub fn changed(&mut self, hosts: &[Host<'_>]) -> Vec<Open> {
         let mut changed = Vec::new();
-        for (at, core) in cores.iter().enumerate() {
-            let Some(core) = core else { continue };
-            let boot = controllers[at].boots();
-            for replica in core.raft().replicas() {
-                let now = (boot, replica.marks());
+        for (at, host) in hosts.iter().enumerate() {
+            let Some((raft, _)) = host.process else { continue };
+            for replica in raft.replicas() {
+                let now = (host.boots, replica.marks());
                 if self.last.insert((at, replica.replica_id()), now) != Some(now) {
                     changed.push(Open {
                         at,

@@ -8,6 +8,7 @@ pub mod controller;
 pub mod fault;
 pub mod invariant;
 pub mod many;
+pub mod messages;
 pub mod net;
 pub mod plan;
 pub mod run;

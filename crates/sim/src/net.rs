@@ -71,7 +71,8 @@ impl Links {
         self.0.lock().refused.remove(link);
     }
 
-    fn is_refused(&self, link: &Link) -> bool {
+    /// Whether connections are refused.
+    pub(crate) fn is_refused(&self, link: &Link) -> bool {
         self.0.lock().refused.contains(link)
     }
 
@@ -87,12 +88,13 @@ impl Links {
         woken.iter().for_each(|waker| waker.wake());
     }
 
-    fn breaks(&self, link: &Link) -> u64 {
+    /// How often the connections of a link were broken.
+    pub(crate) fn breaks(&self, link: &Link) -> u64 {
         self.0.lock().breaks.get(link).copied().unwrap_or(0)
     }
 
     /// Somebody who is to be woken when a link changes, until it is dropped.
-    fn reader(&self, link: &Link) -> Arc<AtomicWaker> {
+    pub(crate) fn reader(&self, link: &Link) -> Arc<AtomicWaker> {
         let waker = Arc::new(AtomicWaker::new());
         let mut state = self.0.lock();
         let readers = state.readers.entry(link.clone()).or_default();
@@ -101,7 +103,8 @@ impl Links {
         waker
     }
 
-    async fn open(&self, link: &Link) {
+    /// Waits until a link is whole.
+    pub(crate) async fn open(&self, link: &Link) {
         let waker = self.reader(link);
         let open = |cx: &mut Context<'_>| {
             waker.register(cx.waker());

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use workload::{Client, Finding, Workload, space};
 
-use crate::fault::{self, Faults};
+use crate::fault::{self, Faults, Hurt};
 use crate::plan::Plan;
 use crate::trace::Trace;
 use crate::world::{Violation, World};
@@ -60,7 +60,7 @@ pub fn run(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Vio
             world.start_worker(workload.clone());
         }
     }
-    let mut faults = Faults::of(&world);
+    let mut faults = Faults::of(&world, fault::all());
     fault::torment(&mut world, &mut faults)?;
     heal(&mut world)?;
     world.stop_clients();
@@ -136,31 +136,36 @@ fn finish(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), Violati
     })
 }
 
-fn judge(world: &World, workload: &dyn Workload, store: Option<&Path>) -> Result<(), Violation> {
+/// What a workload's clients saw; its history is kept in `store` if something was wrong.
+pub fn judge(world: &impl Hurt, workload: &dyn Workload, store: Option<&Path>) -> Result<(), Violation> {
     let mut findings = workload.judge();
     let tally = workload.tally();
     let unanswered = workload.unanswered();
-    if world.plan.calm && unanswered > 0 {
+    if world.plan().calm && unanswered > 0 {
         let text = format!("{unanswered} operations without an answer, and nothing was wrong");
         let workload = workload.name();
         findings.push(Finding { workload, text });
     }
-    world.trace.note(&format!("{}: {tally:?}", workload.name()));
+    world.trace().note(&format!("{}: {tally:?}", workload.name()));
     if let Some(store) = store.filter(|_| !findings.is_empty()) {
         let path = store.join(format!("{}.jsonl", workload.name()));
         if let Err(error) =
             std::fs::create_dir_all(store).and_then(|()| std::fs::write(path, workload.history()))
         {
-            world.trace.note(&format!("the history cannot be kept: {error}"));
+            world.trace().note(&format!("the history cannot be kept: {error}"));
         }
     }
     match findings.first() {
         None => Ok(()),
-        Some(first) => Err(world.violation(format!(
-            "{}: {} (of {} findings)",
-            workload.name(),
-            first.text,
-            findings.len()
-        ))),
+        Some(first) => {
+            let text = format!(
+                "{}: {} (of {} findings)",
+                workload.name(),
+                first.text,
+                findings.len()
+            );
+            let at_ms = world.now_ms();
+            Err(Violation { at_ms, text })
+        }
     }
 }

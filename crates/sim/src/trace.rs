@@ -6,6 +6,8 @@ use std::io::Write as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::Layer;
@@ -19,6 +21,8 @@ pub struct Trace(Arc<Mutex<Lines>>);
 
 struct Lines {
     now_ms: u64,
+    /// Since when the runtime's own time counts.
+    begun: Option<Instant>,
     count: u64,
     hash: Xxh3,
     file: Option<std::io::BufWriter<std::fs::File>>,
@@ -31,6 +35,7 @@ impl Trace {
     pub fn begin(file: Option<std::fs::File>, level: Level) -> Trace {
         let trace = Trace(Arc::new(Mutex::new(Lines {
             now_ms: 0,
+            begun: None,
             count: 0,
             hash: Xxh3::new(),
             file: file.map(std::io::BufWriter::new),
@@ -56,9 +61,17 @@ impl Trace {
         self.0.lock().now_ms = now_ms;
     }
 
+    /// From now on it is what the runtime says, on which everything runs.
+    pub fn begin_time(&self) {
+        self.0.lock().begun = Some(Instant::now());
+    }
+
     /// Adds a line.
     pub fn note(&self, line: &str) {
         let mut lines = self.0.lock();
+        if let (Some(begun), Ok(_)) = (lines.begun, Handle::try_current()) {
+            lines.now_ms = begun.elapsed().as_millis() as u64;
+        }
         let line = format!("{:>8} {line}\n", lines.now_ms);
         lines.count += 1;
         lines.hash.update(line.as_bytes());

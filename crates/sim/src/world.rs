@@ -6,20 +6,23 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use env::{Blocking, Env, SeededRng};
+use server::Core;
+use storage::memory::MemoryDisk;
 use tokio::sync::mpsc;
 use turmoil::Sim;
 use workload::{Client, Site, Workload};
 
 use crate::clock::TrueClock;
 use crate::controller::{CLIENT_PORT, Controller, End};
-use crate::invariant::{self, Invariant, Looks, Seen};
+use crate::invariant::{self, Host, Invariant, Looks, Seen};
+use crate::fault::{self, Hurt};
 use crate::net::{Link, Links, SimNet};
-use crate::plan::Plan;
+use crate::plan::{Plan, SyncDelay};
 use crate::trace::Trace;
 use workload::numbers::Numbers;
 
 /// How long a cluster may take to come into being, or back to order, in simulated milliseconds.
-const SETTLE_MS: u64 = 120_000;
+pub const SETTLE_MS: u64 = 120_000;
 
 /// The host of all clients.
 const CLIENTS: &str = "clients";
@@ -52,6 +55,17 @@ pub enum Down {
     Killed,
     /// The power is gone: nobody is told, and what was not synced is lost or torn.
     Power,
+}
+
+impl Down {
+    /// What becomes of a disk.
+    pub fn befalls(self, disk: &MemoryDisk, numbers: &mut Numbers) {
+        let mut choose = |n: usize| numbers.below(n as u64) as usize;
+        match self {
+            Down::Killed => disk.kill(&mut choose),
+            Down::Power => disk.crash(&mut choose),
+        }
+    }
 }
 
 /// A running cluster.
@@ -127,11 +141,6 @@ impl World {
         })
     }
 
-    /// Simulated time.
-    pub fn now_ms(&self) -> u64 {
-        self.sim.elapsed().as_millis() as u64
-    }
-
     /// Lets one step pass everywhere, then looks at everything.
     pub fn step(&mut self) -> Result<(), Violation> {
         STEPS.store(self.now_ms(), Ordering::Relaxed);
@@ -144,15 +153,11 @@ impl World {
         if let Some(panic) = self.trace.panic() {
             return Err(self.violation(format!("panic: {panic}")));
         }
-        let cores: Vec<_> = self
-            .controllers
-            .iter()
-            .map(|controller| controller.core())
-            .collect();
-        let open = self.looks.changed(&self.controllers, &cores);
+        let cores: Vec<_> = self.controllers.iter().map(|it| it.core()).collect();
+        let hosts: Vec<_> = self.controllers.iter().zip(&cores).map(host).collect();
+        let open = self.looks.changed(&hosts);
         let seen = Seen {
-            controllers: &self.controllers,
-            cores: &cores,
+            hosts: &hosts,
             now_ms: self.now_ms(),
             lost: self.lost,
             open: &open,
@@ -237,68 +242,12 @@ impl World {
         }
     }
 
-    /// Whether a controller's process is down.
-    pub fn is_down(&self, at: usize) -> bool {
-        self.down[at]
-    }
-
-    /// Ends a controller's process.
-    pub fn take_down(&mut self, at: usize, how: Down) {
-        if self.down[at] {
-            return;
-        }
-        self.down[at] = true;
-        let controller = self.controllers[at].clone();
-        self.trace
-            .note(&format!("{} goes down: {how:?}", controller.name));
-        controller.forget();
-        let others = self.others(at);
-        if how == Down::Power {
-            // Nothing is said to the others: what the kernel would send does not get out.
-            others
-                .iter()
-                .for_each(|other| self.sim.partition(controller.name.as_str(), other.as_str()));
-        }
-        self.sim.crash(controller.name.as_str());
-        if how == Down::Power {
-            others
-                .iter()
-                .for_each(|other| self.sim.repair(controller.name.as_str(), other.as_str()));
-        }
-        let numbers = &mut self.numbers;
-        let mut choose = |n: usize| numbers.below(n as u64) as usize;
-        match how {
-            Down::Killed => controller.disk.kill(&mut choose),
-            Down::Power => controller.disk.crash(&mut choose),
-        }
-    }
-
-    /// Starts a controller's process again.
-    pub fn bring_up(&mut self, at: usize) {
-        if self.down[at] {
-            self.down[at] = false;
-            self.trace
-                .note(&format!("{} comes up", self.controllers[at].name));
-            self.sim.bounce(self.controllers[at].name.as_str());
-        }
-    }
-
     /// Names of the other hosts that a controller speaks to.
     fn others(&self, at: usize) -> Vec<String> {
         let controllers = self.controllers.iter().enumerate();
         let others = controllers.filter(|(other, _)| *other != at);
         let names = others.map(|(_, controller)| controller.name.clone());
         names.chain([CLIENTS.to_owned()]).collect()
-    }
-
-    /// Nothing that one controller sends comes to another from now on, unless so already.
-    pub fn cut(&mut self, link: (usize, usize)) -> bool {
-        self.links.cut(self.link(link))
-    }
-
-    /// Ends a [`World::cut`].
-    pub fn join(&mut self, link: (usize, usize)) {
-        self.links.join(&self.link(link));
     }
 
     fn link(&self, (from, to): (usize, usize)) -> Link {
@@ -308,32 +257,9 @@ impl World {
         )
     }
 
-    /// Breaks all connections between two controllers.
-    pub fn reset(&mut self, pair: (usize, usize)) {
-        let (a, b) = self.link(pair);
-        self.links.reset(&a, &b);
-    }
-
-    /// Connections from one controller to another are refused from now on, unless so already.
-    pub fn refuse(&mut self, link: (usize, usize)) -> bool {
-        self.links.refuse(self.link(link))
-    }
-
-    /// Ends a [`World::refuse`].
-    pub fn admit(&mut self, link: (usize, usize)) {
-        self.links.admit(&self.link(link));
-    }
-
     /// Whether a node may lose what it has: true once in a run.
     pub fn may_lose(&mut self) -> bool {
         !std::mem::replace(&mut self.lost, true)
-    }
-
-    /// From now on a message between two controllers takes so long at most.
-    pub fn set_latency(&mut self, pair: (usize, usize), most: Duration) {
-        let (a, b) = self.link(pair);
-        self.sim
-            .set_link_max_message_latency(a.as_str(), b.as_str(), most);
     }
 
     /// Whether some node's time runs at another speed than the others'. One at a time may.
@@ -422,6 +348,108 @@ impl World {
     /// Waits until all partitions have leaders and all replicas they should have, in the same state.
     pub fn settle(&mut self, what: &str) -> Result<(), Violation> {
         self.until(what, |world| crate::settled::missing(world).map_or(Ok(()), Err))
+    }
+}
+
+impl Hurt for World {
+    fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.sim.elapsed().as_millis() as u64
+    }
+
+    fn nodes(&self) -> usize {
+        self.controllers.len()
+    }
+
+    fn is_down(&self, at: usize) -> bool {
+        self.down[at]
+    }
+
+    fn take_down(&mut self, at: usize, how: Down) {
+        if self.down[at] {
+            return;
+        }
+        self.down[at] = true;
+        let controller = self.controllers[at].clone();
+        self.trace
+            .note(&format!("{} goes down: {how:?}", controller.name));
+        controller.forget();
+        let others = self.others(at);
+        if how == Down::Power {
+            // Nothing is said to the others: what the kernel would send does not get out.
+            others
+                .iter()
+                .for_each(|other| self.sim.partition(controller.name.as_str(), other.as_str()));
+        }
+        self.sim.crash(controller.name.as_str());
+        if how == Down::Power {
+            others
+                .iter()
+                .for_each(|other| self.sim.repair(controller.name.as_str(), other.as_str()));
+        }
+        how.befalls(&controller.disk, &mut self.numbers);
+    }
+
+    fn bring_up(&mut self, at: usize) {
+        if self.down[at] {
+            self.down[at] = false;
+            self.trace
+                .note(&format!("{} comes up", self.controllers[at].name));
+            self.sim.bounce(self.controllers[at].name.as_str());
+        }
+    }
+
+    fn disk(&self, at: usize) -> &Arc<MemoryDisk> {
+        &self.controllers[at].disk
+    }
+
+    fn set_sync_delay(&mut self, at: usize, delay: SyncDelay) {
+        *self.controllers[at].sync_delay.lock() = delay;
+    }
+
+    fn cut(&mut self, link: fault::Link) -> bool {
+        self.links.cut(self.link(link))
+    }
+
+    fn join(&mut self, link: fault::Link) {
+        self.links.join(&self.link(link));
+    }
+
+    fn reset(&mut self, pair: fault::Link) {
+        let (a, b) = self.link(pair);
+        self.links.reset(&a, &b);
+    }
+
+    fn refuse(&mut self, link: fault::Link) -> bool {
+        self.links.refuse(self.link(link))
+    }
+
+    fn admit(&mut self, link: fault::Link) {
+        self.links.admit(&self.link(link));
+    }
+
+    fn set_latency(&mut self, pair: fault::Link, most_ms: u64) {
+        let (a, b) = self.link(pair);
+        let most = Duration::from_millis(most_ms);
+        self.sim
+            .set_link_max_message_latency(a.as_str(), b.as_str(), most);
+    }
+}
+
+/// A controller, for the invariants.
+fn host<'a>((controller, core): (&'a Arc<Controller>, &'a Option<Arc<Core>>)) -> Host<'a> {
+    Host {
+        id: controller.id(),
+        boots: controller.boots(),
+        disk: &controller.disk,
+        process: core.as_ref().map(|core| (&**core.raft(), &**core.hashes())),
     }
 }
 

@@ -27,22 +27,28 @@ pub struct Of {
     ask: Ask,
 }
 
+/// Who is asked.
+#[async_trait]
+pub trait Asked: Send {
+    /// The node it speaks to, from 0.
+    fn node(&self) -> usize;
+    /// Speaks to another node from now on, or to the same one anew.
+    async fn turn(&mut self);
+    /// Asks about one register.
+    async fn perform(&mut self, key: &str, ask: &Ask) -> Result<Answer, Outcome<()>>;
+}
+
 /// The workload.
 #[derive(Default)]
 pub struct Registers {
     record: Record<Of, Answer>,
 }
 
-#[async_trait]
-impl Workload for Registers {
-    fn name(&self) -> &'static str {
-        "register"
-    }
-
-    async fn work(&self, client: Client) {
+impl Registers {
+    /// The work of one client, whoever is asked.
+    pub async fn work_over(&self, client: Client, mut over: impl Asked) {
         let mut name = Name::of(&client);
         let mut number = 0;
-        let (mut node, mut etcd) = client.connect(self.namespace()).await;
         while client.goes_on() {
             number += 1;
             let key = format!("r{}-{}", client.now_ns() / TURN_NS, client.below(AT_ONCE));
@@ -57,17 +63,60 @@ impl Workload for Registers {
                     to: value,
                 },
             };
-            let doing = perform(&mut etcd, &key, &ask);
             let of = Of {
                 key: key.clone(),
                 ask: ask.clone(),
             };
+            let node = over.node();
+            let doing = over.perform(&key, &ask);
             let answer = self.record.operate(&client, &mut name, node, of, doing).await;
             if answer.is_none() || client.once_in(20) {
-                (node, etcd) = client.connect(self.namespace()).await;
+                over.turn().await;
             }
             client.pause(0, 40).await;
         }
+    }
+}
+
+/// Over the etcd API of one node.
+struct OverEtcd {
+    client: Client,
+    namespace: &'static str,
+    node: usize,
+    etcd: Etcd,
+}
+
+#[async_trait]
+impl Asked for OverEtcd {
+    fn node(&self) -> usize {
+        self.node
+    }
+
+    async fn turn(&mut self) {
+        (self.node, self.etcd) = self.client.connect(self.namespace).await;
+    }
+
+    async fn perform(&mut self, key: &str, ask: &Ask) -> Result<Answer, Outcome<()>> {
+        perform(&mut self.etcd, key, ask).await
+    }
+}
+
+#[async_trait]
+impl Workload for Registers {
+    fn name(&self) -> &'static str {
+        "register"
+    }
+
+    async fn work(&self, client: Client) {
+        let (node, etcd) = client.connect(self.namespace()).await;
+        let namespace = self.namespace();
+        let over = OverEtcd {
+            client: client.clone(),
+            namespace,
+            node,
+            etcd,
+        };
+        self.work_over(client, over).await;
     }
 
     fn judge(&self) -> Vec<Finding> {

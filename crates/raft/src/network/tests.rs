@@ -22,7 +22,7 @@ use types::{BootId, ClusterId, ClusterVersion, Incarnation, NodeId, PartitionId,
 
 use super::receive::Receiving;
 use crate::convert;
-use crate::peer::{FrameHandler, KnownPeer, Mine, PeerState, Peers, frame};
+use crate::peer::{FrameHandler, Grpc, KnownPeer, Mine, PeerState, Peers, frame};
 use crate::{ApplyListener, Node, NodeConfig, Replica, RequestError, RequestHandler, Retention, Timing};
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -331,7 +331,11 @@ fn forger(nodes: &[Process]) -> (Runtime, Arc<Peers>) {
         address: "127.0.0.1:1".into(),
     };
     let peers = runtime.block_on(async {
-        let peers = Peers::start(mine, Env::production(), Arc::new(Nothing));
+        let peers = {
+            let env = Env::production();
+            let carrier = Arc::new(Grpc::new(env.net.clone()));
+            Peers::start(mine, env, carrier, Arc::new(Nothing))
+        };
         let addresses = nodes
             .iter()
             .zip(1..)

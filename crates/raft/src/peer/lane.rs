@@ -5,10 +5,12 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt;
 use parking_lot::RwLock;
 use proto::peer::{Frame, Kind, Lane as Which};
 use types::BootId;
 
+use super::carrier;
 use super::connection::{self, Established, OpenError};
 use super::detector::Standing;
 use super::handshake::RefusalKind;
@@ -165,14 +167,14 @@ async fn use_connection(shared: &Shared, peer: &Peer, which: Which, mut establis
     let link = established.link.clone();
     let end = loop {
         tokio::select! {
-            message = established.inbound.message() => match message {
-                Ok(Some(message)) => {
+            message = established.inbound.next() => match message {
+                Some(Ok(message)) => {
                     peer.health.heard();
                     shared.counters.count_in(message.frames.len());
                     arrived(peer, &link, which, message.frames);
                 }
-                Ok(None) => break End::Lost("closed by the peer".into()),
-                Err(status) => break End::Lost(connection::reason(&status)),
+                None => break End::Lost("closed by the peer".into()),
+                Some(Err(status)) => break End::Lost(carrier::reason(&status)),
             },
             _ = cuts.changed() => break End::Cut,
             _ = address.changed() => break End::Moved,

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use types::{Incarnation, NodeId, PartitionId, ReplicaId};
 
 use super::arrivals::Arrivals;
+use super::carrier::Carrier;
 use super::counters::{Counters, PeersStats};
 use super::detector::{DeadEvidence, Health, PeerStatus, Standing};
 use super::frames::frame;
@@ -195,6 +196,7 @@ impl Drop for Arrival {
 pub(super) struct Shared {
     pub(super) mine: Mine,
     pub(super) env: Env,
+    pub(super) carrier: Arc<dyn Carrier>,
     pub(super) handler: Arc<dyn FrameHandler>,
     /// No new lanes, and goodbye to the open ones.
     pub(super) leaving: CancellationToken,
@@ -301,10 +303,16 @@ impl Drop for Peers {
 
 impl Peers {
     /// Begins without peers; see [`Peers::set_peers`].
-    pub fn start(config: PeersConfig, env: Env, handler: Arc<dyn FrameHandler>) -> Arc<Peers> {
+    pub fn start(
+        config: PeersConfig,
+        env: Env,
+        carrier: Arc<dyn Carrier>,
+        handler: Arc<dyn FrameHandler>,
+    ) -> Arc<Peers> {
         let shared = Arc::new(Shared {
             mine: config,
             env,
+            carrier,
             handler,
             leaving: CancellationToken::new(),
             stop: CancellationToken::new(),

@@ -21,6 +21,7 @@ use tonic::{Request, Response, Status, Streaming};
 use types::NodeId;
 use types::limits::{LANE_MESSAGE_BYTES, LANE_QUEUE};
 
+use super::carrier::Arriving;
 use super::frames::{Outbox, reply_frame};
 use super::peers::{Arrival, Shared};
 use super::stream::{self, Producer};
@@ -51,6 +52,29 @@ impl PeerService {
     pub fn server(self) -> PeerServer<PeerService> {
         PeerServer::new(self).max_decoding_message_size(MESSAGE_BYTES_MAX)
     }
+
+    /// Takes a lane that a peer at `remote` has opened, whatever carries it. Nothing happens unless what this returns is
+    /// polled; dropping it closes the lane.
+    pub async fn serve(&self, remote: &str, mut inbound: Arriving) -> Result<LaneServer, Status> {
+        let shared = self.0.clone();
+        if shared.leaving.is_cancelled() {
+            return Err(Status::unavailable("this node is stopping"));
+        }
+        let first = tokio::time::timeout(HANDSHAKE_LIMIT, inbound.next())
+            .await
+            .map_err(|_| Status::deadline_exceeded("no hello came"))?
+            .transpose()?;
+        let hello = first
+            .and_then(|frames| frames.hello)
+            .ok_or_else(|| Status::invalid_argument("a lane begins with a hello"))?;
+        let lane = Lane::try_from(hello.lane).map_err(|_| Status::invalid_argument("no such lane"))?;
+        let arrival = shared.admit(&hello, lane).map_err(|refusal| {
+            shared.counters.count_refusal();
+            shared.note_refusal(NodeId(hello.node_id), remote, &refusal, "refused");
+            refusal.status()
+        })?;
+        Ok(LaneServer::new(shared, arrival, lane, inbound))
+    }
 }
 
 #[tonic::async_trait]
@@ -58,7 +82,6 @@ impl PeerRpc for PeerService {
     type LaneStream = LaneServer;
 
     async fn lane(&self, request: Request<Streaming<Frames>>) -> Result<Response<LaneServer>, Status> {
-        let shared = self.0.clone();
         let remote = request
             .extensions()
             .get::<env::Remote>()
@@ -66,23 +89,8 @@ impl PeerRpc for PeerService {
         let remote = remote
             .or_else(|| request.remote_addr().map(|remote| remote.to_string()))
             .unwrap_or_default();
-        if shared.leaving.is_cancelled() {
-            return Err(Status::unavailable("this node is stopping"));
-        }
-        let mut inbound = request.into_inner();
-        let first = tokio::time::timeout(HANDSHAKE_LIMIT, inbound.message())
-            .await
-            .map_err(|_| Status::deadline_exceeded("no hello came"))??;
-        let hello = first
-            .and_then(|frames| frames.hello)
-            .ok_or_else(|| Status::invalid_argument("a lane begins with a hello"))?;
-        let lane = Lane::try_from(hello.lane).map_err(|_| Status::invalid_argument("no such lane"))?;
-        let arrival = shared.admit(&hello, lane).map_err(|refusal| {
-            shared.counters.count_refusal();
-            shared.note_refusal(NodeId(hello.node_id), &remote, &refusal, "refused");
-            refusal.status()
-        })?;
-        Ok(Response::new(LaneServer::new(shared, arrival, lane, inbound)))
+        let served = self.serve(&remote, request.into_inner().boxed()).await?;
+        Ok(Response::new(served))
     }
 
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinReply>, Status> {
@@ -94,7 +102,7 @@ impl PeerRpc for PeerService {
 pub struct LaneServer {
     shared: Arc<Shared>,
     arrival: Arrival,
-    inbound: Streaming<Frames>,
+    inbound: Arriving,
     hello: Option<Hello>,
     running: FuturesUnordered<BoxFuture<'static, Frame>>,
     /// Replies that are ready now.
@@ -116,7 +124,7 @@ impl Drop for LaneServer {
 }
 
 impl LaneServer {
-    fn new(shared: Arc<Shared>, arrival: Arrival, lane: Lane, inbound: Streaming<Frames>) -> LaneServer {
+    fn new(shared: Arc<Shared>, arrival: Arrival, lane: Lane, inbound: Arriving) -> LaneServer {
         let hello = shared.mine.hello(lane, NodeId(0));
         LaneServer {
             leaving: Box::pin(shared.leaving.clone().cancelled_owned()),

@@ -150,7 +150,8 @@ impl Process {
             };
             let address = listen.local_address();
             mine.address.clone_from(&address);
-            let peers = Peers::start(mine, env, Arc::new(handler.clone()));
+            let carrier = Arc::new(Grpc::new(env.net.clone()));
+            let peers = Peers::start(mine, env, carrier, Arc::new(handler.clone()));
             let server = tonic::transport::Server::builder().add_service(peers.service().server());
             tokio::spawn(server.serve_with_incoming(Incoming::new(listen)));
             (peers, address)

@@ -22,6 +22,7 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 ///   fuzz --seed 7 --trace /tmp/7.trace      one run, and what happened in it
 ///   fuzz --seeds 0..200 --jobs 2            many runs; says which failed, and how to repeat each
 ///   fuzz --seeds 0..20 --twice              each twice: the traces must be equal
+///   fuzz --messages --seeds 0..1000         Raft alone, without gRPC: far more time, elections and moves
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
 struct Args {
@@ -40,6 +41,9 @@ struct Args {
     /// Stop after so many seconds of real time; seeds not begun by then are left out.
     #[arg(long, requires = "seeds")]
     within: Option<u64>,
+    /// The second tier: Raft alone, messages without gRPC, ten times as much time for a seed and much faster.
+    #[arg(long, conflicts_with = "workloads")]
+    messages: bool,
     /// Run only these workloads.
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
@@ -91,6 +95,9 @@ fn options(args: &Args) -> Vec<String> {
             options.extend([name.to_owned(), values.join(",")]);
         }
     }
+    if args.messages {
+        options.push("--messages".to_owned());
+    }
     if let Some(plant) = &args.plant {
         options.extend(["--plant".to_owned(), plant.clone()]);
     }
@@ -113,9 +120,17 @@ fn one(seed: u64, args: &Args) -> ExitCode {
         }
     };
     let trace = Trace::begin(file, args.level);
-    let plan = Plan::of(seed).only(&args.workloads, &args.faults);
     let store = args.store.as_ref().map(|store| store.join(seed.to_string()));
-    let result = sim::run::run(plan, trace.clone(), store.as_deref());
+    let result = match args.messages {
+        true => {
+            let plan = sim::messages::plan(seed).only(&[], &args.faults);
+            sim::messages::run(plan, trace.clone(), store.as_deref())
+        }
+        false => {
+            let plan = Plan::of(seed).only(&args.workloads, &args.faults);
+            sim::run::run(plan, trace.clone(), store.as_deref())
+        }
+    };
     let (lines, hash) = trace.digest();
     println!("{}", many::trace_line(seed, lines, hash));
     match result {

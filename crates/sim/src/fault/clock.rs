@@ -13,12 +13,12 @@ pub struct WallClock;
 /// Time passes faster on one node.
 pub struct Speed;
 
-impl Fault for WallClock {
+impl Fault<World> for WallClock {
     fn name(&self) -> &'static str {
         "wall-clock"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
         let one = numbers.below(world.controllers.len() as u64) as usize;
         let off_ms = *numbers.pick(&[-10 * YEAR_MS, -3_600_000, -500, 500, 3_600_000, 10 * YEAR_MS]);
         let wall = move |world: &World, off_ms| {
@@ -36,12 +36,12 @@ impl Fault for WallClock {
     }
 }
 
-impl Fault for Speed {
+impl Fault<World> for Speed {
     fn name(&self) -> &'static str {
         "speed"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
         if world.is_skewed() {
             return None;
         }

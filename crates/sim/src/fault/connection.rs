@@ -1,9 +1,6 @@
 //! Connections that break, and links that are slow.
 
-use std::time::Duration;
-
-use super::{Begun, Fault};
-use crate::world::World;
+use super::{Begun, Fault, Hurt};
 use workload::numbers::Numbers;
 
 /// All connections between two controllers break.
@@ -12,8 +9,8 @@ pub struct Reset;
 pub struct Delay;
 
 /// Two controllers.
-pub(super) fn pair(world: &World, numbers: &mut Numbers) -> Option<(usize, usize)> {
-    let count = world.controllers.len() as u64;
+pub(super) fn pair(world: &impl Hurt, numbers: &mut Numbers) -> Option<(usize, usize)> {
+    let count = world.nodes() as u64;
     if count < 2 {
         return None;
     }
@@ -22,12 +19,12 @@ pub(super) fn pair(world: &World, numbers: &mut Numbers) -> Option<(usize, usize
     Some((a as usize, b as usize))
 }
 
-impl Fault for Reset {
+impl<W: Hurt> Fault<W> for Reset {
     fn name(&self) -> &'static str {
         "reset"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut W, numbers: &mut Numbers) -> Option<Begun<W>> {
         let pair = pair(world, numbers)?;
         world.reset(pair);
         Some(Begun {
@@ -38,20 +35,20 @@ impl Fault for Reset {
     }
 }
 
-impl Fault for Delay {
+impl<W: Hurt> Fault<W> for Delay {
     fn name(&self) -> &'static str {
         "delay"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut W, numbers: &mut Numbers) -> Option<Begun<W>> {
         let pair = pair(world, numbers)?;
         let slow_ms = *numbers.pick(&[20, 75, 150, 400]);
-        let (_, usual_ms) = world.plan.latency_ms;
-        world.set_latency(pair, Duration::from_millis(slow_ms));
+        let (_, usual_ms) = world.plan().latency_ms;
+        world.set_latency(pair, slow_ms);
         Some(Begun {
             lasts_ms: numbers.between(200, 8000),
             text: format!("link of {pair:?} takes up to {slow_ms} ms"),
-            mend: Box::new(move |world| world.set_latency(pair, Duration::from_millis(usual_ms))),
+            mend: Box::new(move |world| world.set_latency(pair, usual_ms)),
         })
     }
 }

@@ -1,7 +1,7 @@
 //! Processes die, alone or with the power of their host.
 
-use super::{Begun, Fault};
-use crate::world::{Down, World};
+use super::{Begun, Fault, Hurt};
+use crate::world::Down;
 use workload::numbers::Numbers;
 
 /// A process is killed.
@@ -9,24 +9,24 @@ pub struct Crash;
 /// A host, or all hosts, lose their power.
 pub struct PowerLoss;
 
-impl Fault for Crash {
+impl<W: Hurt> Fault<W> for Crash {
     fn name(&self) -> &'static str {
         "kill"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
-        let one = numbers.below(world.controllers.len() as u64) as usize;
+    fn begin(&self, world: &mut W, numbers: &mut Numbers) -> Option<Begun<W>> {
+        let one = numbers.below(world.nodes() as u64) as usize;
         begin(world, numbers, vec![one], Down::Killed)
     }
 }
 
-impl Fault for PowerLoss {
+impl<W: Hurt> Fault<W> for PowerLoss {
     fn name(&self) -> &'static str {
         "power"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
-        let count = world.controllers.len();
+    fn begin(&self, world: &mut W, numbers: &mut Numbers) -> Option<Begun<W>> {
+        let count = world.nodes();
         let which = match numbers.once_in(4) {
             true => (0..count).collect(),
             false => vec![numbers.below(count as u64) as usize],
@@ -35,7 +35,7 @@ impl Fault for PowerLoss {
     }
 }
 
-fn begin(world: &mut World, numbers: &mut Numbers, mut which: Vec<usize>, how: Down) -> Option<Begun> {
+fn begin<W: Hurt>(world: &mut W, numbers: &mut Numbers, mut which: Vec<usize>, how: Down) -> Option<Begun<W>> {
     which.retain(|at| !world.is_down(*at));
     if which.is_empty() {
         return None;

@@ -1,20 +1,19 @@
 //! The network between controllers is cut, in both directions or in one: what is sent waits for the end of the cut, as it
 //! does where TCP sends again, unless the connection is given up before.
 
-use super::{Begun, Fault};
-use crate::world::World;
+use super::{Begun, Fault, Hurt};
 use workload::numbers::Numbers;
 
 /// A cut of any shape.
 pub struct Cut;
 
-impl Fault for Cut {
+impl<W: Hurt> Fault<W> for Cut {
     fn name(&self) -> &'static str {
         "cut"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
-        let count = world.controllers.len();
+    fn begin(&self, world: &mut W, numbers: &mut Numbers) -> Option<Begun<W>> {
+        let count = world.nodes();
         if count < 2 {
             return None;
         }

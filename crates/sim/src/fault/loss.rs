@@ -6,7 +6,7 @@ use tonic::{Code, Status};
 use workload::Client;
 use workload::client::PATIENCE;
 
-use super::{Begun, Fault};
+use super::{Begun, Fault, Hurt};
 use crate::world::{Down, World};
 use workload::numbers::Numbers;
 
@@ -21,7 +21,7 @@ pub struct Damage;
 /// A node's disk is empty when it comes back. It joins anew, and its old id is removed.
 pub struct Wipe;
 
-impl Fault for Damage {
+impl Fault<World> for Damage {
     fn name(&self) -> &'static str {
         "damage"
     }
@@ -30,7 +30,7 @@ impl Fault for Damage {
         NOT_WITH
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
         let one = victim(world, numbers)?;
         let core = world.controllers[one].core()?;
         let held: Vec<_> = core.raft().replicas();
@@ -68,7 +68,7 @@ impl Fault for Damage {
     }
 }
 
-impl Fault for Wipe {
+impl Fault<World> for Wipe {
     fn name(&self) -> &'static str {
         "wipe"
     }
@@ -77,7 +77,7 @@ impl Fault for Wipe {
         NOT_WITH
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
         let one = victim(world, numbers)?;
         let old = world.controllers[one].id();
         world.take_down(one, Down::Power);

@@ -3,7 +3,7 @@
 //! A host of the simulation cannot be left out of a step. So nothing that it sends comes through, nothing comes to it, and
 //! time runs many times faster for all others; then its own clocks are moved to where they would be, and it goes on.
 
-use super::{Begun, Fault};
+use super::{Begun, Fault, Hurt};
 use crate::world::World;
 use workload::numbers::Numbers;
 
@@ -13,7 +13,7 @@ const FASTER: u64 = 20;
 /// A process is paused.
 pub struct Pause;
 
-impl Fault for Pause {
+impl Fault<World> for Pause {
     fn name(&self) -> &'static str {
         "pause"
     }
@@ -23,7 +23,7 @@ impl Fault for Pause {
         &["lease"]
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
         let count = world.controllers.len();
         let one = numbers.below(count as u64) as usize;
         if count < 2 || world.is_down(one) || world.is_skewed() {

@@ -1,8 +1,7 @@
 //! Links that refuse: connections break and new ones are turned away at once, though both processes live. That looks like
 //! a process that has died, and calls for an election at once; it must cost pauses and nothing else.
 
-use super::{Begun, Fault};
-use crate::world::World;
+use super::{Begun, Fault, Hurt};
 use workload::numbers::Numbers;
 
 /// Two controllers refuse each other, and the third reaches both.
@@ -10,12 +9,12 @@ pub struct Refuse;
 /// A controller's listener is away for a moment, for all others.
 pub struct Flap;
 
-impl Fault for Refuse {
+impl<W: Hurt> Fault<W> for Refuse {
     fn name(&self) -> &'static str {
         "refuse"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
+    fn begin(&self, world: &mut W, numbers: &mut Numbers) -> Option<Begun<W>> {
         let (a, b) = super::connection::pair(world, numbers)?;
         let links = match numbers.once_in(3) {
             true => vec![(a, b)],
@@ -25,13 +24,13 @@ impl Fault for Refuse {
     }
 }
 
-impl Fault for Flap {
+impl<W: Hurt> Fault<W> for Flap {
     fn name(&self) -> &'static str {
         "flap"
     }
 
-    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun> {
-        let count = world.controllers.len();
+    fn begin(&self, world: &mut W, numbers: &mut Numbers) -> Option<Begun<W>> {
+        let count = world.nodes();
         let one = numbers.below(count as u64) as usize;
         let others = (0..count).filter(|other| *other != one);
         let links: Vec<_> = others.map(|other| (other, one)).collect();
@@ -39,7 +38,7 @@ impl Fault for Flap {
     }
 }
 
-fn begin(world: &mut World, links: Vec<(usize, usize)>, lasts_ms: u64) -> Option<Begun> {
+fn begin<W: Hurt>(world: &mut W, links: Vec<(usize, usize)>, lasts_ms: u64) -> Option<Begun<W>> {
     let fresh: Vec<_> = links.into_iter().filter(|link| world.refuse(*link)).collect();
     if fresh.is_empty() {
         return None;

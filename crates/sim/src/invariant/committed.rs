@@ -23,17 +23,17 @@ impl Invariant for Committed {
 
     fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
         for open in seen.open {
-            let controller = &seen.controllers[open.at];
-            let known = self.looked.entry((open.replica, controller.boots())).or_default();
+            let host = &seen.hosts[open.at];
+            let known = self.looked.entry((open.replica, host.boots)).or_default();
             let committed = open.status.committed;
             if committed <= *known {
                 continue;
             }
             let entries = self.entries.entry(open.partition).or_default();
-            let from = (*known).max(controller.disk.purged(open.replica)) + 1;
+            let from = (*known).max(host.disk.purged(open.replica)) + 1;
             for index in from..=committed {
                 // Purged, or still on its way into a state that was sent whole.
-                let Some(data) = controller.disk.entry(open.replica, index, false) else {
+                let Some(data) = host.disk.entry(open.replica, index, false) else {
                     continue;
                 };
                 let hash = xxh3_64(&data);
@@ -64,11 +64,10 @@ fn held(seen: &Seen<'_>, open: &Open, index: u64, data: &[u8]) -> Result<(), Str
         return Ok(());
     }
     let holds = |(replica, node): &&(ReplicaId, types::NodeId)| {
-        let mut controllers = seen.controllers.iter();
-        let Some(controller) = controllers.find(|controller| controller.id() == node.0) else {
+        let Some(host) = seen.hosts.iter().find(|host| host.id == node.0) else {
             return false;
         };
-        let disk = &controller.disk;
+        let disk = host.disk;
         let synced = disk.entry(*replica, index, true);
         synced.is_some_and(|synced| *synced == *data)
             || disk.purged_synced(*replica) >= index

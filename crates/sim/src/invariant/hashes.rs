@@ -20,16 +20,16 @@ impl Invariant for Hashes {
 
     fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
         for open in seen.open {
-            let Some(core) = &seen.cores[open.at] else {
+            let host = &seen.hosts[open.at];
+            let Some((_, hashes)) = host.process else {
                 continue;
             };
-            let boot = seen.controllers[open.at].boots();
-            let known = self.looked.entry((open.replica, boot)).or_default();
+            let known = self.looked.entry((open.replica, host.boots)).or_default();
             if open.status.applied <= *known {
                 continue;
             }
             let states = self.states.entry(open.partition).or_default();
-            for (index, hash) in core.hashes().after(open.partition, *known) {
+            for (index, hash) in hashes.after(open.partition, *known) {
                 *known = (*known).max(index);
                 let (first, by) = *states.entry(index).or_insert((hash, open.replica));
                 if first != hash {

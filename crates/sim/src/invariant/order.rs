@@ -30,7 +30,7 @@ impl Invariant for Order {
 
     fn check(&mut self, seen: &Seen<'_>) -> Result<(), String> {
         for open in seen.open {
-            let boot = seen.controllers[open.at].boots();
+            let boot = seen.hosts[open.at].boots;
             let before = self.before.entry(open.replica).or_default();
             let told = |what: &str, before: u64, now: u64| {
                 Err(format!(
@@ -50,7 +50,7 @@ impl Invariant for Order {
                     return told("what is applied", before.applied, status.applied);
                 }
             }
-            let purged = seen.controllers[open.at].disk.purged(open.replica);
+            let purged = seen.hosts[open.at].disk.purged(open.replica);
             if purged > before.purged {
                 covered(seen, open, purged)?;
             }
@@ -69,7 +69,7 @@ impl Invariant for Order {
 
 /// What was purged from the log is durable in the state.
 fn covered(seen: &Seen<'_>, open: &Open, purged: u64) -> Result<(), String> {
-    let index = super::durable_index(&seen.controllers[open.at].disk, open.partition, open.replica);
+    let index = super::durable_index(seen.hosts[open.at].disk, open.partition, open.replica);
     match purged <= index {
         true => Ok(()),
         false => Err(format!(
