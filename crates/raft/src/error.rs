@@ -132,6 +132,14 @@ pub enum MembershipError {
         /// Entries.
         lag: u64,
     },
+    /// The target of a transfer is on a node to which there is no connection.
+    #[error("replica {replica} is on node {node}, which is not connected")]
+    Unreachable {
+        /// Who.
+        replica: ReplicaId,
+        /// Where it is.
+        node: NodeId,
+    },
     /// It may or may not have happened; look at the status.
     #[error("outcome unknown: {0}")]
     Unknown(String),
@@ -145,7 +153,10 @@ impl MembershipError {
     pub fn is_retryable(&self) -> bool {
         matches!(
             self,
-            MembershipError::InProgress | MembershipError::Lagging { .. } | MembershipError::Unknown(_)
+            MembershipError::InProgress
+                | MembershipError::Lagging { .. }
+                | MembershipError::Unreachable { .. }
+                | MembershipError::Unknown(_)
         )
     }
 }

@@ -100,11 +100,19 @@ fn check_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
             leader: status.leader.map(|(_, node)| node),
         });
     }
-    if !status.voters.iter().any(|(replica, _)| *replica == to) {
+    let Some((_, node)) = status.voters.iter().find(|(replica, _)| *replica == to) else {
         return Err(MembershipError::Invalid(format!(
             "replica {to} is no voter of partition {}",
             group.partition
         )));
+    };
+    // Its log may have been level when it was last heard of; a leader that hands over to nobody leads no more.
+    let peers = group.peers.upgrade();
+    if !peers.is_some_and(|peers| peers.is_connected(*node)) {
+        return Err(MembershipError::Unreachable {
+            replica: to,
+            node: *node,
+        });
     }
     let matched = status.matched.get(&to).copied().unwrap_or(0);
     let lag = status.last_log.saturating_sub(matched);

@@ -232,6 +232,7 @@ impl Node {
             in_flight: propose::in_flight(),
             changing: tokio::sync::Mutex::default(),
             told: Told::default(),
+            peers: Arc::downgrade(&self.network.peers),
             counters: self.counters.clone(),
             timing,
         })

@@ -1,7 +1,7 @@
 //! One group's replica on this node.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use crate::config::Timing;
 use crate::error::{MembershipError, ProposeError, ReadError};
 use crate::listener::ApplyListener;
 use crate::membership;
+use crate::peer::Peers;
 use crate::propose::{self, Proposal, Proposed};
 use crate::read::{self, ReadPoint, Reader};
 use crate::state_machine::Progress;
@@ -59,6 +60,8 @@ pub(crate) struct Group {
     /// Held while members change or the leadership is handed over: one at a time.
     pub(crate) changing: tokio::sync::Mutex<()>,
     pub(crate) told: committed::Told,
+    /// Which nodes are reached.
+    pub(crate) peers: Weak<Peers>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) timing: Timing,
 }

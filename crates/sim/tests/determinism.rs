@@ -44,6 +44,11 @@ fn a_seed_goes_the_same_way_twice_and_ten_find_nothing() {
 }
 
 #[test]
+fn the_second_tier_goes_the_same_way_twice_and_finds_nothing() {
+    check(&["--messages", "--seeds", "0..30", "--twice", "--jobs", "2"]);
+}
+
+#[test]
 fn another_seed_goes_another_way() {
     let said = |seed| fuzz(&["--seed", seed, "--faults", "kill", "--workloads", "set"]).stdout;
     assert_ne!(said("1"), said("2"));

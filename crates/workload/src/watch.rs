@@ -19,7 +19,7 @@ const KEYS: u64 = 8;
 const SILENCE: Duration = Duration::from_millis(4000);
 
 /// Revisions after which every range has seen something.
-const EVENTS_ENOUGH: usize = 100;
+const EVENTS_ENOUGH: usize = 300;
 
 /// What one watcher asked for and was sent.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -140,7 +140,7 @@ impl Watching {
 
     async fn watch(&self, client: Client) {
         let from = client.below(KEYS);
-        let watch = Watch {
+        let mut watch = Watch {
             key: key(from),
             end: (!client.once_in(3)).then(|| key(from + 1 + client.below(KEYS))),
             start: 2,
@@ -150,6 +150,8 @@ impl Watching {
         };
         let at = {
             let mut all = self.watched.lock();
+            // One that wants neither puts nor deletions is worth a try, but not alone.
+            watch.puts |= all.is_empty();
             all.push(Watched {
                 watch,
                 messages: Vec::new(),

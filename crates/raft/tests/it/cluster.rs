@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use raft::{MembershipError, ProposeError, ReadError};
+use raft::{MembershipError, PeerState, ProposeError, ReadError};
 use types::limits::LOG_BYTES_BEFORE_PURGE;
 use types::{NodeId, ReplicaId};
 
@@ -305,4 +305,31 @@ async fn nothing_is_transferred_while_an_entry_is_in_flight() {
     );
     proposed.expect("it has waited only for the disks");
     assert_eq!((replica.is_leader(), replica.status().term), (true, term));
+}
+
+/// Its log was level when it was last heard of, and whoever hands over to nobody leads no more.
+#[tokio::test]
+async fn nobody_hands_over_to_a_node_that_is_gone() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.form(&[1, 2, 3]).await;
+    cluster.put("before", "1").await.unwrap();
+    let leader = cluster.wait_leader().await;
+    let gone = (1..=3).find(|n| *n != leader).unwrap();
+    let replica = cluster.replica(leader);
+    let term = replica.status().term;
+    cluster.kill(gone).await;
+    eventually("its end is noticed", || {
+        let peers = cluster.node(leader).peers();
+        let peer = peers.iter().find(|peer| peer.node == NodeId(gone));
+        peer.is_some_and(|peer| peer.state == PeerState::Dead)
+    })
+    .await;
+    let refused = replica.transfer_leader(replica_of(gone)).await;
+    assert!(
+        matches!(refused, Err(MembershipError::Unreachable { .. })),
+        "{refused:?}"
+    );
+    cluster.put("after", "1").await.unwrap();
+    let status = replica.status();
+    assert!(status.is_leader && status.term == term, "{status:?}");
 }

@@ -248,6 +248,11 @@ fn membership(error: raft::MembershipError) -> Failed {
             text: error.to_string(),
             detail: lag as i64,
         })),
+        E::Unreachable { .. } => Failed::Final(ServerError::Refused(Refusal {
+            kind: RefusalKind::Stale as i32,
+            text: error.to_string(),
+            detail: 0,
+        })),
         E::Invalid(text) => Failed::Final(ServerError::Invalid { text }),
         E::Unknown(text) => Failed::Unknown(text),
     }

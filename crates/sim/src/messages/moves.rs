@@ -126,6 +126,12 @@ async fn one(members: &Members, client: &Client, partition: PartitionId) -> Resu
             let gone = held.copied().find(|(_, holder)| *holder == node);
             let spare = status.voters.len() > REPLICAS.min(members.all.len()) - 1;
             match gone.filter(|_| spare && status.voters.len() > 1) {
+                // A leader that is to go hands over first, as under a controller; what it was asked has no answer else.
+                Some((id, _)) if id == leader.replica_id() && client.site.calm => {
+                    let heir = status.voters.iter().find(|(voter, _)| *voter != id);
+                    let (heir, _) = heir.ok_or(MembershipError::Stopped)?;
+                    leader.transfer_leader(*heir).await
+                }
                 Some(gone) => drop_replica(members, &leader, gone).await,
                 None => Ok(()),
             }
