@@ -1,5 +1,9 @@
 //! One lease, and a key that is attached to it. It does not end before its time, by the clock of the one who records;
 //! once it was seen to have ended it is over for good; and it does end.
+//!
+//! A keep-alive gives new terms at moments between its call and its answer, perhaps more than once, as a message that is
+//! sent again does; one that nobody answered, at any moments from its call on, or never. None does it once the lease is
+//! over. Operations of one client follow one another even if the clock did not move between them.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,7 +14,8 @@ use crate::history::{Operation, check_shape};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ask {
-    /// The lease, with the key attached to it. The first operation of a history.
+    /// The lease, with the key attached to it. The first operation of a history, and the only one of its kind; others begin
+    /// after it was answered.
     Grant,
     /// A new term for it.
     KeepAlive,
@@ -76,10 +81,10 @@ pub fn check(history: &[Op], terms: Terms) -> Verdict<Vec<Finding>> {
         return malformed.into();
     }
     let mut findings = Vec::new();
-    let mut shown = 0;
+    let (mut shown, until_ns) = (0, latest_end(history, terms));
     for (at, operation) in history.iter().enumerate() {
         let wrong = match shows(operation) {
-            Some(true) => outlived(history, operation, terms).or_else(|| revived(history, operation)),
+            Some(true) => outlived(operation, until_ns).or_else(|| revived(history, at)),
             Some(false) => early(history, operation, terms),
             None => continue,
         };
@@ -95,132 +100,84 @@ pub fn check(history: &[Op], terms: Terms) -> Verdict<Vec<Finding>> {
     }
 }
 
-/// It is gone: is it past the term that it certainly had, unless somebody may have revoked it?
+/// It is gone: is it past the terms that it had, unless somebody may have revoked it?
 fn early(history: &[Op], gone: &Op, terms: Terms) -> Option<String> {
+    // A keep-alive that found it alive came before the end, whenever that was; so its term had begun. One that began only
+    // after the look is another matter: the lease came back.
+    let had = |renewal: &&Op| match renewal.answer() {
+        Some(Answer::Alive(_)) => renewal.call_ns <= gone.return_ns,
+        Some(Answer::Done | Answer::There(_)) => renewal.return_ns < gone.call_ns,
+        None => false,
+    };
+    let renewals = history.iter().filter(|operation| may_renew(operation));
+    let early_ns = renewals
+        .filter(had)
+        .filter_map(|renewal| cut_short_ns(history, renewal, gone, terms))
+        .max()?;
+    Some(format!("it ended at least {early_ns} ns early"))
+}
+
+/// By how much at least a look that found it gone, nobody having revoked it, came before the end of a renewal's term.
+fn cut_short_ns(history: &[Op], renewal: &Op, gone: &Op, terms: Terms) -> Option<u64> {
     let revoked = |operation: &Op| {
         operation.ask == Ask::Revoke && !operation.is_failed() && operation.call_ns <= gone.return_ns
     };
     if history.iter().any(revoked) {
         return None;
     }
-    // Acknowledged before the look began: its term began no earlier than its call.
-    let renewed = history.iter().filter(|operation| {
-        may_renew(operation) && operation.answer().is_some() && operation.return_ns < gone.call_ns
-    });
-    let until_ns = renewed.map(|operation| operation.call_ns + terms.ttl_ns).max()?;
-    let early_ns = until_ns
-        .checked_sub(gone.return_ns + terms.drift_ns)
-        .filter(|early_ns| *early_ns > 0)?;
-    Some(format!("it ended at least {early_ns} ns early"))
+    // The term began no earlier than the call.
+    let until_ns = renewal.call_ns + terms.ttl_ns;
+    let early_ns = until_ns.checked_sub(gone.return_ns + terms.drift_ns);
+    early_ns.filter(|early_ns| *early_ns > 0)
 }
 
 /// It is alive: was it seen to have ended before?
-fn revived(history: &[Op], alive: &Op) -> Option<String> {
-    let ended = history.iter().position(|operation| {
+fn revived(history: &[Op], alive: usize) -> Option<String> {
+    let ended = (0..history.len()).find(|at| {
+        let operation = &history[*at];
         let over = shows(operation) == Some(false)
             || operation.ask == Ask::Revoke && operation.answer() == Some(&Answer::Done);
-        over && operation.return_ns < alive.call_ns
+        over && comes_before(history, *at, alive)
     });
     ended.map(|ended| format!("it had ended by operation {ended}"))
 }
 
+/// Whether the one had returned when the other began.
+fn comes_before(history: &[Op], one: usize, other: usize) -> bool {
+    let (before, after) = (&history[one], &history[other]);
+    before.return_ns < after.call_ns
+        || before.client == after.client && (before.call_ns, one) < (after.call_ns, other)
+}
+
 /// It is alive: may anybody have given it a term that is not long over?
-fn outlived(history: &[Op], alive: &Op, terms: Terms) -> Option<String> {
-    let mut last_ns = 0;
-    for operation in history.iter().filter(|operation| may_renew(operation)) {
-        if operation.call_ns > alive.return_ns {
+fn outlived(alive: &Op, until_ns: Option<u64>) -> Option<String> {
+    let late_ns = alive.call_ns.checked_sub(until_ns?)?;
+    (late_ns > 0).then(|| format!("it should have ended at least {late_ns} ns before"))
+}
+
+/// When it must have ended, each renewal having come as late as it can; `None` if one of unknown fate may come at any
+/// time. A renewal that begins after the end is none.
+fn latest_end(history: &[Op], terms: Terms) -> Option<u64> {
+    let mut renewals: Vec<&Op> = history.iter().filter(|operation| may_renew(operation)).collect();
+    renewals.sort_by_key(|renewal| renewal.call_ns);
+    let mut until_ns = 0;
+    for renewal in renewals {
+        if renewal.ask != Ask::Grant && renewal.call_ns > until_ns {
+            break;
+        }
+        if !renewal.is_unknown() {
+            until_ns = until_ns.max(renewal.return_ns + terms.ttl_ns + terms.grace_ns);
             continue;
         }
-        // What nobody answered may take effect at any time; the look may be a renewal itself.
-        if operation.is_unknown() || operation.return_ns >= alive.call_ns {
+        // It never happened, if it would have kept alive what was found gone.
+        let too_soon =
+            |gone: &Op| shows(gone) == Some(false) && cut_short_ns(history, renewal, gone, terms).is_some();
+        if !history.iter().any(too_soon) {
             return None;
         }
-        last_ns = last_ns.max(operation.return_ns);
     }
-    let over_ns = last_ns + terms.ttl_ns + terms.grace_ns;
-    let late_ns = alive
-        .call_ns
-        .checked_sub(over_ns)
-        .filter(|late_ns| *late_ns > 0)?;
-    Some(format!("it should have ended at least {late_ns} ns before"))
+    Some(until_ns)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::history::Outcome;
-
-    const TERMS: Terms = Terms {
-        ttl_ns: 100,
-        drift_ns: 5,
-        grace_ns: 20,
-    };
-
-    fn op(times: (u64, u64), ask: Ask, outcome: Outcome<Answer>) -> Op {
-        Operation {
-            client: times.0,
-            node: 1,
-            call_ns: times.0,
-            return_ns: times.1,
-            ask,
-            outcome,
-        }
-    }
-
-    fn keep(times: (u64, u64), alive: bool) -> Op {
-        op(times, Ask::KeepAlive, Outcome::Ok(Answer::Alive(alive)))
-    }
-
-    fn read(times: (u64, u64), there: bool) -> Op {
-        op(times, Ask::Read, Outcome::Ok(Answer::There(there)))
-    }
-
-    const NOTHING: [usize; 0] = [];
-
-    /// After a grant from 10 to 20: the places of what is wrong.
-    fn wrong(operations: &[Op]) -> Vec<usize> {
-        let mut history = vec![op((10, 20), Ask::Grant, Outcome::Ok(Answer::Done))];
-        history.extend_from_slice(operations);
-        match check(&history, TERMS) {
-            Verdict::Violated(found) => found.iter().map(|finding| finding.operation).collect(),
-            verdict => {
-                assert!(verdict.is_valid(), "{verdict:?}");
-                Vec::new()
-            }
-        }
-    }
-
-    #[test]
-    fn it_ends_in_time_and_for_good() {
-        assert_eq!(wrong(&[read((30, 40), true), read((200, 210), false)]), NOTHING);
-        assert_eq!(wrong(&[read((100, 104), false)]), [1], "6 ns early");
-        assert_eq!(
-            wrong(&[read((100, 105), false)]),
-            NOTHING,
-            "5 ns early are forgiven"
-        );
-        assert_eq!(wrong(&[keep((100, 105), true), read((150, 160), false)]), [2]);
-        assert_eq!(
-            wrong(&[keep((100, 155), true), read((150, 160), false)]),
-            NOTHING,
-            "perhaps it came before"
-        );
-        assert_eq!(wrong(&[read((140, 150), true)]), NOTHING, "the grace");
-        assert_eq!(wrong(&[read((141, 150), true)]), [1], "it never ends");
-        assert_eq!(wrong(&[keep((100, 110), true), read((220, 225), true)]), NOTHING);
-        assert_eq!(
-            wrong(&[read((120, 125), false), read((130, 135), true)]),
-            [2],
-            "it came back"
-        );
-        assert_eq!(wrong(&[read((120, 125), false), keep((126, 135), true)]), [2]);
-        let unknown = op((100, 110), Ask::KeepAlive, Outcome::Unknown("lost".into()));
-        assert_eq!(wrong(&[unknown.clone(), read((300, 310), true)]), NOTHING);
-        assert_eq!(wrong(&[unknown, read((120, 125), false)]), NOTHING);
-        let revoked = op((30, 35), Ask::Revoke, Outcome::Ok(Answer::Done));
-        assert_eq!(wrong(&[revoked.clone(), read((40, 45), false)]), NOTHING);
-        assert_eq!(wrong(&[revoked, read((40, 45), true)]), [2]);
-        let grant = [op((10, 20), Ask::Grant, Outcome::Ok(Answer::Done))];
-        assert!(matches!(check(&grant, TERMS), Verdict::Unknown(_)));
-    }
-}
+mod tests;

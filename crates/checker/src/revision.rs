@@ -6,19 +6,25 @@
 //! 1. each revision was made by one operation that was acknowledged or whose outcome is unknown, never by one that
 //!    failed, and each acknowledged write is there, as it was asked for and as it was answered;
 //! 2. what is read at a revision is what the log says it was;
-//! 3. an operation that begins after another has returned is at its revision or later, and later if it wrote.
+//! 3. an operation that begins after another has returned is at its revision or later, and later if it wrote; operations
+//!    of one client begin after one another even if the clock did not move between them.
 //!
 //! Together that is strict serializability with the revisions as the order. Serializable reads are exempt from the last
-//! rule, not from the others.
+//! rule, not from the others: what they saw, others see after them.
+//!
+//! A log that leaves out a revision in its middle is no evidence: no verdict, whatever else is wrong. One that ends before
+//! the newest answer is wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::Verdict;
 use crate::history;
-use store::{Store, changes, executed};
+use makers::Makers;
+use store::{Store, changes, executed, may_make};
 
+mod makers;
 mod store;
 
 /// What is asked of the store. Keys and values are text: workloads choose theirs.
@@ -180,12 +186,41 @@ pub fn check(history: &[Operation], log: &BTreeMap<i64, Vec<Event>>) -> Verdict<
 
 /// The first revision that the log leaves out.
 pub(crate) fn gap(log: &BTreeMap<i64, Vec<Event>>) -> Option<i64> {
-    let told = log
-        .iter()
-        .filter(|(_, events)| !events.is_empty())
-        .map(|(revision, _)| *revision);
-    let first = (2..).zip(told).find(|(expected, told)| expected != told);
+    let mut told = (2..).zip(log);
+    let first = told.find(|(expected, (revision, events))| expected != *revision || events.is_empty());
     first.map(|(expected, _)| expected)
+}
+
+/// A revision that an answer told of, and whose answer it was.
+type Told = (i64, Option<usize>);
+
+/// For each operation the newest revision that was known before it began.
+fn known_before(history: &[Operation]) -> Vec<Told> {
+    let mut moments = Vec::with_capacity(2 * history.len());
+    for (at, operation) in history.iter().enumerate() {
+        moments.push((operation.call_ns, false, at));
+        if operation.answer().is_some() {
+            moments.push((operation.return_ns, true, at));
+        }
+    }
+    moments.sort_unstable();
+    let mut before = vec![(0, None); history.len()];
+    let (mut newest, mut newest_of) = ((0, None), BTreeMap::<u64, Told>::new());
+    for (_, returned, at) in moments {
+        let operation = &history[at];
+        let told = operation
+            .answer()
+            .map_or((0, None), |answer| (answer.revision, Some(at)));
+        if returned {
+            newest = newest.max(told);
+        } else {
+            // A client waits: by its next call this is answered, if only in the same moment.
+            let own = newest_of.entry(operation.client).or_default();
+            before[at] = newest.max(*own);
+            *own = told.max(*own);
+        }
+    }
+    before
 }
 
 struct Judge<'h> {
@@ -196,10 +231,14 @@ struct Judge<'h> {
     answered: BTreeMap<i64, Vec<usize>>,
     /// Ranges as of an earlier revision, by that.
     past: BTreeMap<i64, Vec<usize>>,
-    /// Operations of unknown outcome that no revision has been laid to yet, in order of their calls.
-    unknown: BTreeSet<(u64, usize)>,
+    /// Operations of unknown outcome.
+    unknown: Vec<usize>,
+    /// Which of them made what.
+    makers: Makers,
     /// Operations that changed something, with the revision they made.
     wrote: BTreeMap<usize, i64>,
+    /// What was known before each operation began.
+    before: Vec<Told>,
     findings: Vec<Finding>,
 }
 
@@ -209,10 +248,10 @@ impl<'h> Judge<'h> {
             BTreeMap::<i64, Vec<usize>>::new(),
             BTreeMap::<i64, Vec<usize>>::new(),
         );
-        let mut unknown = BTreeSet::new();
+        let mut unknown = Vec::new();
         for (at, operation) in history.iter().enumerate() {
             if operation.is_unknown() {
-                unknown.insert((operation.call_ns, at));
+                unknown.push(at);
             }
             let Some(answer) = operation.answer() else {
                 continue;
@@ -229,7 +268,9 @@ impl<'h> Judge<'h> {
             answered,
             past,
             unknown,
+            makers: Makers::default(),
             wrote: BTreeMap::new(),
+            before: known_before(history),
             findings: Vec::new(),
         }
     }
@@ -243,6 +284,11 @@ impl<'h> Judge<'h> {
         }
     }
 
+    /// The last revision.
+    fn last(&self) -> i64 {
+        self.log.last_key_value().map_or(1, |(last, _)| *last)
+    }
+
     /// Revision by revision: who made it, and what was read at it.
     fn replay(&mut self) {
         self.read_at(1);
@@ -252,14 +298,15 @@ impl<'h> Judge<'h> {
             self.store.apply(events);
             self.read_at(*revision);
         }
-        let last = log.last_key_value().map_or(1, |(last, _)| *last);
-        let beyond = self
+        self.wrote.extend(std::mem::take(&mut self.makers).made());
+        let last = self.last();
+        let late = self
             .answered
             .split_off(&(last + 1))
             .into_iter()
             .chain(self.past.split_off(&(last + 1)));
-        for at in beyond.flat_map(|(_, operations)| operations).collect::<Vec<_>>() {
-            self.find(Some(at), format!("its revision is beyond the log's last, {last}"));
+        for at in late.flat_map(|(_, operations)| operations).collect::<Vec<_>>() {
+            self.find(Some(at), beyond(last));
         }
         let before = self
             .answered
@@ -322,26 +369,24 @@ impl<'h> Judge<'h> {
     }
 
     fn made_by_unknown(&mut self, revision: i64, events: &[Event]) {
-        let maker = self.unknown.iter().copied().find(|(_, at)| {
+        let makes = |at: &usize| {
             let ask = &self.history[*at].ask;
-            changes(&self.store, ask, revision).0 == events
-        });
-        match maker {
-            Some((call_ns, at)) => {
-                self.unknown.remove(&(call_ns, at));
-                self.wrote.insert(at, revision);
-            }
-            None => {
-                let failed = self.history.iter().position(|operation| {
-                    operation.is_failed() && changes(&self.store, &operation.ask, revision).0 == events
-                });
-                let text = match failed {
-                    Some(_) => format!("it failed, and made revision {revision}: {events:?}"),
-                    None => format!("nobody made revision {revision}: {events:?}"),
-                };
-                self.find(failed, text);
-            }
+            may_make(ask, &events[0]) && changes(&self.store, ask, revision).0 == events
+        };
+        let in_time = |at: &usize| self.before[*at].0 < revision;
+        let fit = self.unknown.iter().copied().filter(|at| in_time(at) && makes(at));
+        let fit = fit.collect();
+        if self.makers.explain(revision, fit) {
+            return;
         }
+        let unanswered = |at: &usize| self.history[*at].answer().is_none();
+        let suspect = (0..self.history.len()).find(|at| unanswered(at) && makes(at));
+        let how = match suspect.map(|at| &self.history[at]) {
+            Some(suspect) if suspect.is_failed() => "it failed, and made",
+            Some(_) => "nobody made, for it made another or began after that was seen,",
+            None => "nobody made",
+        };
+        self.find(suspect, format!("{how} revision {revision}: {events:?}"));
     }
 
     /// Compares what was read at a revision, the state being that of it.
@@ -358,6 +403,10 @@ impl<'h> Judge<'h> {
             };
             if matches!(operation.ask, Ask::Range { revision: asked, .. } if asked > answer.revision) {
                 self.find(Some(at), "it reads the future");
+                continue;
+            }
+            if answer.revision > self.last() {
+                self.find(Some(at), beyond(self.last()));
                 continue;
             }
             let (made, body) = changes(&self.store, &operation.ask, revision + 1);
@@ -380,27 +429,13 @@ impl<'h> Judge<'h> {
 
     /// Who begins after another returned is not before it.
     fn real_time(&mut self) {
-        let mut moments = Vec::with_capacity(2 * self.history.len());
-        for (at, operation) in self.history.iter().enumerate() {
-            if operation.answer().is_some() {
-                moments.push((operation.call_ns, false, at));
-                moments.push((operation.return_ns, true, at));
-            } else if self.wrote.contains_key(&at) {
-                moments.push((operation.call_ns, false, at));
-            }
-        }
-        moments.sort_unstable();
-        let mut newest = (0, None);
-        for (_, returned, at) in moments {
-            let answered = self.history[at].answer().map(|answer| answer.revision);
+        for at in 0..self.history.len() {
+            let (known, by) = self.before[at];
             let wrote = self.wrote.get(&at).copied();
+            let answered = self.history[at].answer().map(|answer| answer.revision);
             let Some(revision) = wrote.or(answered) else {
                 continue;
             };
-            if returned {
-                newest = newest.max((revision, Some(at)));
-                continue;
-            }
             let serializable = matches!(
                 self.history[at].ask,
                 Ask::Range {
@@ -408,21 +443,23 @@ impl<'h> Judge<'h> {
                     ..
                 }
             );
-            let late = if wrote.is_some() {
-                revision <= newest.0
-            } else {
-                revision < newest.0
+            let late = match wrote {
+                Some(_) => revision <= known,
+                None => revision < known && !serializable,
             };
-            if late && !serializable {
-                let (seen, by) = newest;
+            if late {
                 let by = by.map_or_else(String::new, |by| format!(" by operation {by}"));
                 self.find(
                     Some(at),
-                    format!("its revision is {revision}, and {seen} was seen{by} before it began"),
+                    format!("its revision is {revision}, and {known} was seen{by} before it began"),
                 );
             }
         }
     }
+}
+
+fn beyond(last: i64) -> String {
+    format!("its revision is beyond the log's last, {last}")
 }
 
 #[cfg(test)]

@@ -47,6 +47,22 @@ pub(super) fn executed(ask: &Ask, body: &Body) -> bool {
     }
 }
 
+/// Whether an operation could be what an event comes from, whatever was there before. Spares [`changes`] for most.
+pub(super) fn may_make(ask: &Ask, event: &Event) -> bool {
+    match (ask, event) {
+        (Ask::Range { .. }, _) => false,
+        (Ask::Put { key, value, .. }, Event::Put(pair)) => *key == pair.key && *value == pair.value,
+        (Ask::Delete { key, end }, Event::Delete(gone)) => match end {
+            None => key == gone,
+            Some(end) => key <= gone && gone < end,
+        },
+        (Ask::Put { .. }, Event::Delete(_)) | (Ask::Delete { .. }, Event::Put(_)) => false,
+        (Ask::Txn { success, failure, .. }, _) => {
+            success.iter().chain(failure).any(|ask| may_make(ask, event))
+        }
+    }
+}
+
 /// A store while one operation runs: what it changed lies over what was there.
 struct Working<'s> {
     store: &'s Store,

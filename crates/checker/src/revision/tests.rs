@@ -305,3 +305,119 @@ fn without_evidence_there_is_no_verdict() {
         Verdict::Unknown("the log does not tell of revision 3".into())
     );
 }
+
+fn delete_a() -> Ask {
+    Ask::Delete {
+        key: "a".into(),
+        end: None,
+    }
+}
+
+fn read_a(revision: i64) -> Ask {
+    Ask::Range {
+        key: "a".into(),
+        end: None,
+        revision,
+        serializable: false,
+    }
+}
+
+fn put_v(key: &str) -> Ask {
+    Ask::Put {
+        key: key.into(),
+        value: "v".into(),
+        lease: 0,
+    }
+}
+
+/// One operation, of a client of its own for each call.
+fn operation((call_ns, return_ns): (u64, u64), ask: Ask, outcome: Outcome<Answer>) -> Operation {
+    Operation {
+        client: call_ns,
+        node: 1,
+        call_ns,
+        return_ns,
+        ask,
+        outcome,
+    }
+}
+
+fn answered(times: (u64, u64), ask: Ask, revision: i64, body: Body) -> Operation {
+    operation(times, ask, Outcome::Ok(Answer { revision, body }))
+}
+
+fn lost(call_ns: u64, ask: Ask) -> Operation {
+    operation((call_ns, call_ns), ask, Outcome::Unknown("lost".into()))
+}
+
+/// The log of operations that did something, one revision each.
+fn logged(asks: &[Ask]) -> Log {
+    let (mut store, mut log) = (Store::default(), Log::new());
+    for (revision, ask) in (2..).zip(asks) {
+        let (events, _) = changes(&store, ask, revision);
+        store.apply(&events);
+        log.insert(revision, events);
+    }
+    log
+}
+
+/// Both lost deletes fit revision 3, and only the first fits revision 6.
+#[test]
+fn what_is_unknown_is_laid_where_it_explains_most() {
+    let both = Ask::Delete {
+        key: "a".into(),
+        end: Some("c".into()),
+    };
+    let log = logged(&[put_v("a"), delete_a(), put_v("a"), put_v("b"), both.clone()]);
+    let put = |times, key, revision| answered(times, put_v(key), revision, Body::Put(None));
+    let mut history = vec![
+        put((1, 9), "a", 2),
+        put((2, 9), "a", 4),
+        put((3, 9), "b", 5),
+        lost(4, both),
+        lost(5, delete_a()),
+    ];
+    assert_eq!(check(&history, &log), Verdict::Valid);
+    // It began after revision 5 was seen: it cannot have made 3, and the other cannot have made both.
+    history[4].call_ns = 10;
+    history[4].return_ns = 10;
+    assert!(check(&history, &log).is_violated());
+}
+
+/// The revision that an answer carries is judged even where it was not asked as of that.
+#[test]
+fn a_read_of_the_past_tells_no_revision_beyond_the_log() {
+    let log = logged(&[put_v("a")]);
+    let read = |revision| {
+        vec![
+            answered((0, 1), put_v("a"), 2, Body::Put(None)),
+            answered((2, 3), read_a(1), revision, Body::Range(Vec::new())),
+        ]
+    };
+    assert_eq!(check(&read(2), &log), Verdict::Valid);
+    assert!(check(&read(3), &log).is_violated());
+}
+
+/// Simulated time stands still between an answer and the next question.
+#[test]
+fn a_client_sees_its_own_write_in_the_same_moment() {
+    let log = logged(&[put_v("a")]);
+    let mut history = vec![
+        answered((0, 5), put_v("a"), 2, Body::Put(None)),
+        answered((5, 9), read_a(0), 1, Body::Range(Vec::new())),
+    ];
+    assert_eq!(check(&history, &log), Verdict::Valid, "another client's");
+    history[1].client = history[0].client;
+    assert!(check(&history, &log).is_violated());
+}
+
+/// An operation of unknown outcome that does nothing explains nothing.
+#[test]
+fn an_empty_revision_is_no_evidence() {
+    let history = [lost(0, read_a(0))];
+    let log = Log::from([(2, Vec::new())]);
+    assert_eq!(
+        check(&history, &log),
+        Verdict::Unknown("the log does not tell of revision 2".into())
+    );
+}
