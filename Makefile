@@ -24,15 +24,16 @@ SEEDS ?= 0..200
 TIME ?=
 JOBS ?= 2
 RUNS ?= 1000000
+ROUNDS ?= 20
 SHARD ?= 0/20
 
-.PHONY: help run build install check fix test test-rust test-compose sim sim-messages chaos soak fuzz-targets mutants bench image deps deps-test clean-data
+.PHONY: help run build install check fix test test-rust test-compose sim sim-messages chaos soak recovery fuzz-targets mutants bench image deps deps-test clean-data
 
 help: ## list the targets
 	@echo "usage: make TARGET"
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 	@echo
-	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT) SEEDS=$(SEEDS) JOBS=$(JOBS) RUNS=$(RUNS) TIME=$(TIME) TARGETS=$(TARGETS) SHARD=$(SHARD)"
+	@echo "variables: NODES=$(NODES) PARTITIONS=$(PARTITIONS) DATA_DIR=$(DATA_DIR) BASE_PORT=$(BASE_PORT) SEEDS=$(SEEDS) JOBS=$(JOBS) RUNS=$(RUNS) ROUNDS=$(ROUNDS) TIME=$(TIME) TARGETS=$(TARGETS) SHARD=$(SHARD)"
 	@echo "           CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)"
 
 run: build ## build, then run a cluster of three controllers here, in the foreground (Ctrl-C stops it)
@@ -92,6 +93,10 @@ chaos: ## real processes under every kind of fault for TIME (5m); needs root
 
 soak: ## the same for TIME (60m), in slices
 	jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m)
+
+recovery: ## how long writes pause after one fault, ROUNDS=20 of each, with 1 and with 64 partitions; needs root
+	status=0; for partitions in 1 64; do \
+	jepsen/run recovery --partitions $$partitions --rounds $(ROUNDS) || status=$$?; done; exit $$status
 
 bench: deps-test ## measure against etcd on this machine; writes docs/benchmarks.md
 	$(CARGO) build --release --locked --workspace --bins

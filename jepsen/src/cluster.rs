@@ -9,8 +9,8 @@ use serde_json::Value;
 use crate::clock::WallClock;
 use crate::controller::Controller;
 use crate::disk::Disk;
+use crate::ground::Ground;
 use crate::hosts::Hosts;
-use crate::options::Options;
 use crate::store::Store;
 use crate::system;
 
@@ -35,28 +35,29 @@ pub struct Cluster {
 impl Cluster {
     /// Makes hosts and starts a new cluster on them.
     pub fn start(
-        options: &Options,
+        ground: &Ground,
+        partitions: u32,
         seed: u64,
         binary: &Path,
         store: &Store,
         bent_clocks: bool,
     ) -> Result<Cluster> {
-        let nodes = options.nodes as usize;
+        let nodes = ground.nodes as usize;
         let hosts = Hosts::new(seed, nodes)?;
         let addresses: Vec<String> = (0..nodes).map(|position| hosts.address(position)).collect();
         let mut controllers = Vec::new();
         for position in 0..nodes {
             let id = position as u64 + 1;
-            let disk = Disk::new(&store.disks(), id, seed, options.disk_bytes)?;
+            let disk = Disk::new(&store.disks(), id, seed, ground.disk_bytes)?;
             let clock = WallClock::new(&store.disks(), id, bent_clocks)?;
             let logs = store.logs();
             controllers.push(Controller::new(position, &addresses, binary, &logs, disk, clock));
         }
-        controllers[0].found(options.partitions)?;
+        controllers[0].found(partitions)?;
         let mut cluster = Cluster {
             hosts,
             controllers,
-            partitions: options.partitions,
+            partitions,
             drained: Vec::new(),
             binary: binary.to_owned(),
         };

@@ -22,6 +22,12 @@ pub enum Way {
 /// A direction of a link: from one port to another.
 pub type Link = (usize, usize);
 
+/// Every link of one port, of so many, in both directions.
+pub fn off(one: usize, ports: usize) -> Vec<Link> {
+    let others = (0..ports).filter(|other| *other != one);
+    others.flat_map(|other| [(one, other), (other, one)]).collect()
+}
+
 /// All cuts there are now. Each may be wanted several times, and ends with the last.
 #[derive(Debug)]
 pub struct Cuts {

@@ -9,16 +9,19 @@ mod controller;
 mod cuts;
 mod disk;
 mod fabric;
+mod ground;
 mod hosts;
 mod inside;
 mod nemesis;
 mod options;
 mod page;
+mod recovery;
 mod report;
 mod run;
 mod settled;
 mod silence;
 mod soak;
+mod spread;
 mod store;
 mod system;
 mod torment;
@@ -30,7 +33,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use options::{Format, Options};
+use ground::Format;
+use options::Options;
+use recovery::Recovery;
 use report::Report;
 
 /// What a harness that failed exits with.
@@ -46,8 +51,9 @@ Examples:
   jepsen/run --workload register --nemesis cut --time 60s
   jepsen/run --workload kv,bank --nemesis kill,pause --time 5m --seed 7
   jepsen/run                                       everything mixed, for a minute
+  jepsen/run recovery --fault kill --rounds 50     how long writes pause after a leader is killed
 
-Exit status: 0 passed; 1 a promise was broken; 2 undecided, or faults or load were not exercised; 3 the harness failed."
+Exit status: 0 passed; 1 a promise was broken, or a goal missed; 2 undecided, or faults or load were not exercised; 3 the harness failed."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -60,6 +66,8 @@ enum Verb {
     Run(Box<Options>),
     /// Many runs one after the other, each with the next seed
     Soak(Box<soak::Soak>),
+    /// How long writes pause after one fault, many times over, against the goals
+    Recovery(Box<Recovery>),
     /// Clients alone, on a cluster that somebody else hurts and mends (jepsen/compose)
     Drive {
         /// host:port of each controller, in the order of their ids
@@ -79,7 +87,8 @@ fn main() -> ExitCode {
         Verb::Drive { endpoints, options } => {
             run::drive(&options, endpoints).and_then(|report| tell(&options, &report))
         }
-        Verb::Soak(soak) => soak::soak(&soak, run::seed(&soak.run)),
+        Verb::Soak(soak) => soak::soak(&soak, soak.run.ground.seed()),
+        Verb::Recovery(recovery) => recover(&recovery),
         Verb::List => {
             list();
             Ok(0)
@@ -100,8 +109,14 @@ fn one(options: &Options) -> Result<u8> {
     tell(options, &run::run(options)?)
 }
 
+fn recover(options: &Recovery) -> Result<u8> {
+    inside::enter()?;
+    hosts::check()?;
+    recovery::recovery(options)
+}
+
 fn tell(options: &Options, report: &Report) -> Result<u8> {
-    match options.output {
+    match options.ground.output {
         Format::Text => print!("{}", report.text()),
         Format::Json => println!("{}", serde_json::to_string_pretty(report)?),
     }

@@ -1,18 +1,10 @@
 //! What a person asks for.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
-/// How to print the summary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    Text,
-    /// For programs.
-    Json,
-}
+use crate::ground::Ground;
 
 /// One run.
 #[derive(Debug, Clone, Args)]
@@ -26,39 +18,21 @@ pub struct Options {
     /// How long faults come and clients work: 90s, 5m, 1h.
     #[arg(long, default_value = "60s", value_parser = duration)]
     pub time: Duration,
-    /// Controllers.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
-    pub nodes: u64,
     /// Partitions beside the meta partition.
     #[arg(long, default_value_t = 8)]
     pub partitions: u32,
     /// Clients of each workload.
     #[arg(long, default_value_t = 4)]
     pub clients: u64,
-    /// What faults, links and clients draw from. Default: another one each time.
-    #[arg(long)]
-    pub seed: Option<u64>,
     /// Operations answered each second, on average, below which the run shows nothing.
     #[arg(long, default_value_t = 100.0)]
     pub rate: f64,
     /// Shortest and longest time between two faults, in milliseconds.
     #[arg(long, num_args = 2, value_names = ["LOW", "HIGH"], default_values_t = [1000, 5000])]
     pub gap: Vec<u64>,
-    /// Bytes of each node's disk.
-    #[arg(long, default_value_t = 1 << 30)]
-    pub disk_bytes: u64,
-    /// How long the cluster may take to come to order once everything is mended.
-    #[arg(long, default_value = "120s", value_parser = duration)]
-    pub patience: Duration,
-    /// Where results go, each run into a folder of its own.
-    #[arg(long, default_value = "jepsen/store")]
-    pub store: PathBuf,
-    /// The program under test. Default: the one beside this program.
-    #[arg(long, env = "HOLDFAST_BIN")]
-    pub binary: Option<PathBuf>,
-    /// How to print the summary.
-    #[arg(short, long, value_enum, default_value_t = Format::Text)]
-    pub output: Format,
+    /// What it all stands on.
+    #[command(flatten)]
+    pub ground: Ground,
 }
 
 impl Options {
@@ -69,7 +43,7 @@ impl Options {
 
     /// The words of a command that does so much of it, with a seed.
     pub fn words(&self, time: Duration, seed: u64) -> Vec<String> {
-        let mut words = Vec::new();
+        let mut words = self.ground.words(seed);
         let mut say = |name: &str, value: String| {
             words.push(format!("--{name}"));
             words.push(value);
@@ -77,17 +51,9 @@ impl Options {
         say("workload", self.workload.join(","));
         say("nemesis", self.nemesis.join(","));
         say("time", format!("{}s", time.as_secs()));
-        say("nodes", self.nodes.to_string());
         say("partitions", self.partitions.to_string());
         say("clients", self.clients.to_string());
         say("rate", self.rate.to_string());
-        say("seed", seed.to_string());
-        say("disk-bytes", self.disk_bytes.to_string());
-        say("patience", format!("{}s", self.patience.as_secs()));
-        say("store", self.store.display().to_string());
-        if let Some(binary) = &self.binary {
-            say("binary", binary.display().to_string());
-        }
         say("gap", self.gap[0].to_string());
         words.push(self.gap[1].to_string());
         words

@@ -2,13 +2,12 @@
 //! come to order, and what the clients saw is judged.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use env::{Blocking, Env, Rng, SeededRng, SystemClock, TcpNet};
+use env::{Blocking, Env, SeededRng, SystemClock, TcpNet};
 use tokio::task::JoinSet;
 use workload::{Client, Site, Workload, space};
 
@@ -20,7 +19,6 @@ use crate::report::{Report, Seen, Times};
 use crate::settled;
 use crate::silence;
 use crate::store::Store;
-use crate::system;
 use crate::torment::Torment;
 use crate::verdict::{Evidence, Judged};
 
@@ -29,7 +27,7 @@ const TURN: Duration = Duration::from_millis(50);
 /// Between two lines of progress.
 const TELL: Duration = Duration::from_secs(5);
 /// How long a new cluster may take.
-const FORMING: Duration = Duration::from_secs(90);
+pub const FORMING: Duration = Duration::from_secs(90);
 /// How long clients may take to stop: each has a time limit on what it does.
 const STOPPING: Duration = Duration::from_secs(60);
 /// Before the first fault.
@@ -50,56 +48,46 @@ struct Run {
 
 /// Runs it all. An error is the harness's own.
 pub fn run(options: &Options) -> Result<Report> {
-    let seed = options
-        .seed
-        .unwrap_or_else(|| SeededRng::from_system().between(1, 1_000_000));
+    let seed = options.ground.seed();
     options.workloads().map_err(|text| anyhow!(text))?;
     let kinds = kinds(options)?;
-    let binary = binary(options)?;
-    let store = store(options, seed)?;
+    let binary = options.ground.binary()?;
+    let store = options.ground.store(seed, &options.again(seed))?;
     let bent_clocks = kinds.iter().any(|kind| kind.name() == "clock");
-    let cluster = Cluster::start(options, seed, &binary, &store, bent_clocks)?;
+    let cluster = Cluster::start(
+        &options.ground,
+        options.partitions,
+        seed,
+        &binary,
+        &store,
+        bent_clocks,
+    )?;
     let run = Run::new(options, seed, store, cluster.endpoints())?;
     attend(run.all(cluster, kinds))
 }
 
 /// The same workloads on a cluster that somebody else hurts and mends: `endpoints` name its controllers.
 pub fn drive(options: &Options, endpoints: Vec<String>) -> Result<Report> {
-    let seed = seed(options);
-    let store = store(options, seed)?;
+    let seed = options.ground.seed();
+    let store = options.ground.store(seed, &options.again(seed))?;
     attend(Run::new(options, seed, store, endpoints)?.alone())
 }
 
 /// Faults are brought by this thread, which may wait for other programs; clients work on the others.
-fn attend(run: impl Future<Output = Result<Report>>) -> Result<Report> {
+pub fn attend<T>(run: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .context("cannot start a runtime")?;
-    let report = runtime.block_on(async {
+    let done = runtime.block_on(async {
         tokio::select! {
-            report = run => report,
+            done = run => done,
             _ = tokio::signal::ctrl_c() => bail!("interrupted"),
         }
     });
     runtime.shutdown_timeout(Duration::from_secs(1));
-    report
-}
-
-fn store(options: &Options, seed: u64) -> Result<Store> {
-    let date = system::run("date", &["+%Y%m%dT%H%M%S"])?;
-    let store = Store::new(&options.store, &format!("{}-{seed}", date.trim()))?;
-    store.write("plan.txt", &format!("{}\n", options.again(seed)))?;
-    eprintln!("jepsen: seed {seed}, results in {}", store.dir().display());
-    Ok(store)
-}
-
-/// The seed that was asked for, or any.
-pub fn seed(options: &Options) -> u64 {
-    options
-        .seed
-        .unwrap_or_else(|| SeededRng::from_system().between(1, 1_000_000))
+    done
 }
 
 fn kinds(options: &Options) -> Result<Vec<Box<dyn Nemesis>>> {
@@ -108,17 +96,6 @@ fn kinds(options: &Options) -> Result<Vec<Box<dyn Nemesis>>> {
     let wanted = options.nemeses(&known).map_err(|text| anyhow!(text))?;
     kinds.retain(|kind| wanted.iter().any(|name| name == kind.name()));
     Ok(kinds)
-}
-
-fn binary(options: &Options) -> Result<PathBuf> {
-    let beside = || std::env::current_exe().map(|me| me.with_file_name("holdfast"));
-    let named = options.binary.clone().map_or_else(beside, Ok)?;
-    ensure!(
-        named.exists(),
-        "{} is missing: make build, or --binary",
-        named.display()
-    );
-    named.canonicalize().context("cannot find the program under test")
 }
 
 impl Run {
@@ -194,7 +171,7 @@ impl Run {
         let mut torment = Torment::new(kinds, self.seed, gap_ms, began + QUIET, lines);
         self.torment(&mut cluster, &mut torment, began).await?;
         let mended = self.now();
-        if let Err(missing) = self.in_order(&mut cluster, self.options.patience).await {
+        if let Err(missing) = self.in_order(&mut cluster, self.options.ground.patience).await {
             self.broken
                 .push(format!("no order after everything was mended: {missing}"));
         }
@@ -208,7 +185,7 @@ impl Run {
         }
         let (workloads, histories) = self.judge().await?;
         self.broken.append(&mut torment.odd_ends);
-        self.broken.extend(panics(&self.store.logs())?);
+        self.broken.extend(self.store.panics()?);
         let evidence = Evidence {
             workloads,
             faults: torment
@@ -300,29 +277,13 @@ impl Run {
         );
     }
 
-    /// Waits until the cluster is in order; what is missing, if that takes too long.
     async fn in_order(&self, cluster: &mut Cluster, limit: Duration) -> Result<(), String> {
-        let end = self.now() + limit;
-        let mut told = self.now();
-        loop {
-            cluster.take_back();
-            let Some(missing) = settled::missing(cluster) else {
-                return Ok(());
-            };
-            if self.now() >= told + TELL {
-                told = self.now();
-                eprintln!("jepsen: waiting for order: {missing}");
-            }
-            if self.now() >= end {
-                return Err(missing);
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        settled::wait(cluster, &*self.site.env.clock, limit).await
     }
 
     /// Replicas must be equal in the end.
     async fn compare(&mut self, cluster: &mut Cluster) {
-        let end = self.now() + self.options.patience;
+        let end = self.now() + self.options.ground.patience;
         while let Err(error) = settled::apart(cluster) {
             if self.now() >= end {
                 self.broken.push(format!("{error:#}"));
@@ -397,7 +358,7 @@ impl Run {
 
     async fn finish(&mut self, workload: &Arc<dyn Workload>) -> Result<(), String> {
         let client = self.client();
-        let end = self.now() + self.options.patience;
+        let end = self.now() + self.options.ground.patience;
         loop {
             match workload.finish(&client).await {
                 Ok(()) => return Ok(()),
@@ -406,22 +367,4 @@ impl Run {
             }
         }
     }
-}
-
-/// Lines of the controllers' logs that tell of a panic.
-fn panics(logs: &Path) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(logs).context("cannot list the logs")? {
-        let path = entry.context("cannot list the logs")?.path();
-        let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let text = String::from_utf8_lossy(&text);
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        let lines = text.lines().filter(|line| line.contains("panicked"));
-        found.extend(lines.map(|line| format!("{name}: {line}")));
-    }
-    Ok(found)
 }

@@ -1,16 +1,43 @@
 //! When a cluster is in order: each controller says that every partition is led, has the replicas it should have, and
 //! that none is far behind; and replicas at one place of the log hold the same.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
+use env::Clock;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
 
 /// Entries that a replica may lack while clients go on working.
 const NEAR: u64 = 50;
+/// Between two looks.
+const LOOK: Duration = Duration::from_millis(200);
+/// Between two lines of progress.
+const TELL: Duration = Duration::from_secs(5);
+
+/// Waits until it is; what is missing, if that takes too long.
+pub async fn wait(cluster: &mut Cluster, clock: &dyn Clock, limit: Duration) -> Result<(), String> {
+    let end = clock.now() + limit;
+    let mut told = clock.now();
+    loop {
+        cluster.take_back();
+        let Some(missing) = missing(cluster) else {
+            return Ok(());
+        };
+        if clock.now() >= told + TELL {
+            told = clock.now();
+            eprintln!("jepsen: waiting for order: {missing}");
+        }
+        if clock.now() >= end {
+            return Err(missing);
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
 
 /// What is still missing.
-pub fn missing(cluster: &Cluster) -> Option<String> {
+fn missing(cluster: &Cluster) -> Option<String> {
     check(cluster).err().map(|error| format!("{error:#}"))
 }
 

@@ -1,10 +1,11 @@
-//! How long nothing was answered after a fault began: what clients feel of an election.
+//! How long nothing was answered after a fault began, from the last answer before it: what clients feel of an election.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::spread;
 use crate::torment::Fault;
 
 /// What follows a fault within this time is put down to it.
@@ -72,26 +73,14 @@ fn is_busy(times: &[u64]) -> bool {
     }
 }
 
-/// The longest time without an answer that begins within [`AFTER_MS`] of a moment.
 fn longest(times: &[u64], from_ms: u64) -> u64 {
     let (from, to) = (from_ms * NS_IN_MS, (from_ms + AFTER_MS) * NS_IN_MS);
-    let first = times.partition_point(|time| *time < from);
-    let mut last = from;
-    let mut longest = 0;
-    for time in &times[first..] {
-        longest = longest.max(time - last);
-        if *time > to {
-            break;
-        }
-        last = *time;
-    }
-    longest / NS_IN_MS
+    spread::longest(times, from, to) / NS_IN_MS
 }
 
 fn sum(mut silences: Vec<u64>) -> Silence {
     silences.sort_unstable();
-    let at = |part: usize| silences.get((silences.len() * part / 100).min(silences.len().saturating_sub(1)));
-    let of = |part| at(part).copied().unwrap_or_default();
+    let of = |part| spread::percentile(&silences, part).unwrap_or_default();
     Silence {
         faults: silences.len(),
         p50_ms: of(50),
@@ -124,9 +113,9 @@ mod tests {
         let found = after(&alone, std::slice::from_ref(&times));
         let wanted = Silence {
             faults: 1,
-            p50_ms: 150,
-            p99_ms: 150,
-            max_ms: 150,
+            p50_ms: 160,
+            p99_ms: 160,
+            max_ms: 160,
         };
         assert_eq!(found["kill"], wanted);
         let met = [fault(1000, "kill [2]"), fault(2000, "kill [1]")];

@@ -7,6 +7,7 @@
 //!                 logs/node-N.log   what the controllers said
 //!                 pages/            failures to look at
 //!                 summary.json, summary.txt
+//!                 rounds.jsonl, recovery.json  of `recovery`: each pause that was measured, and what they come to
 //! STORE/latest                      the last one
 //! ```
 
@@ -72,6 +73,24 @@ impl Store {
         let mut text = serde_json::to_string_pretty(what).with_context(|| format!("cannot encode {name}"))?;
         text.push('\n');
         self.write(name, &text)
+    }
+
+    /// Lines of the controllers' logs that tell of a panic.
+    pub fn panics(&self) -> Result<Vec<String>> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.logs()).context("cannot list the logs")? {
+            let path = entry.context("cannot list the logs")?.path();
+            let text = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            let text = String::from_utf8_lossy(&text);
+            let name = path
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned();
+            let lines = text.lines().filter(|line| line.contains("panicked"));
+            found.extend(lines.map(|line| format!("{name}: {line}")));
+        }
+        Ok(found)
     }
 
     /// A file to which lines are added.

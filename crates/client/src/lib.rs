@@ -22,6 +22,7 @@
 mod call;
 mod error;
 mod kv;
+mod lent;
 mod retry;
 mod route;
 mod session;

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::{Begun, Nemesis};
 use crate::cluster::Cluster;
-use crate::cuts::{Link, Way};
+use crate::cuts::{self, Link, Way};
 use workload::numbers::Numbers;
 
 /// Packets vanish.
@@ -87,10 +87,7 @@ fn shape(nodes: usize, numbers: &mut Numbers) -> (&'static str, Vec<Link>) {
     let others = || (0..ports).filter(move |other| *other != one);
     let all = || (0..nodes).flat_map(move |from| (0..nodes).map(move |to| (from, to)));
     match numbers.below(7) {
-        0 => (
-            "one off",
-            others().flat_map(|other| [(one, other), (other, one)]).collect(),
-        ),
+        0 => ("one off", cuts::off(one, ports)),
         1 => ("one mute", others().map(|other| (one, other)).collect()),
         2 => ("one deaf", others().map(|other| (other, one)).collect()),
         3 => {
