@@ -73,3 +73,25 @@ impl View for MemView {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn holds_what_was_written_and_not_removed() {
+        let mut view = MemView::default();
+        assert!(view.is_empty());
+        let change = |key: &'static str, value: Option<&'static str>| Change {
+            key: key.into(),
+            value: value.map(Bytes::from),
+        };
+        view.commit(&[change("b", Some("1")), change("a", Some("2")), change("b", None)]);
+        view.put("c".into(), "3".into());
+        assert!(!view.is_empty());
+        let held: Vec<_> = view.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+        assert_eq!(held, [(&b"a"[..], &b"2"[..]), (b"c", b"3")]);
+        view.remove(b"a");
+        assert_eq!((view.len(), view.get(b"a")), (1, Ok(None)));
+    }
+}

@@ -190,3 +190,6 @@ pub struct HistoryEvent {
     #[prost(message, optional, tag = "3")]
     pub prev_kv: Option<KeyValue>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -57,3 +57,16 @@ pub trait View {
     /// Calls `visit` for each record with `from <= key < to`, ascending, or descending if `reverse`.
     fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), ViewError>;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::ViewError;
+
+    #[test]
+    fn damage_is_told_from_what_makes_no_sense() {
+        assert!(ViewError::damaged("a block").is_damage());
+        assert!(!ViewError::new("a record").is_damage());
+        let said = ViewError::damaged("a block").to_string();
+        assert_eq!(said, "cannot read the partition's records: a block");
+    }
+}

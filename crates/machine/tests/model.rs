@@ -491,7 +491,8 @@ fn read_on(replica: &Replica, told: Told, mut ask: AskHistory, last: i64) -> Vec
 }
 
 prop_state_machine! {
-    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, max_shrink_iters: 1000, ..ProptestConfig::default() })]
+    // 1024, unless PROPTEST_CASES asks for fewer or more than its 256.
+    #![proptest_config(ProptestConfig { cases: 4 * ProptestConfig::default().cases, failure_persistence: None, ..ProptestConfig::default() })]
     #[test]
     fn the_machine_agrees_with_the_model(sequential 1..60 => Replica);
 }

@@ -171,7 +171,8 @@ impl<'a> Planning<'a> {
             .iter()
             .filter(|(node, _)| self.seen.alive.contains(node) && !self.seen.full.contains(node))
             .filter(|(node, _)| !partition.replicas.iter().any(|replica| replica.node == node.0))
-            .min_by_key(|(node, count)| (**count, (node.0 + u64::from(partition.id)) % 1024))
+            // Of several the first: the count alone, which goes up with each one planned, spreads them.
+            .min_by_key(|(_, count)| **count)
             .map(|(node, _)| *node)
     }
 
@@ -261,10 +262,9 @@ impl<'a> Planning<'a> {
             });
             // The machine raises the generation with each change: the second step names what the first leaves.
             planned.generation += 1;
+            // Only where it is counts here.
             planned.replicas.push(Replica {
-                id: 0,
                 node: node.0,
-                voter: true,
                 ..Replica::default()
             });
             *self.load.entry(node).or_default() += 1;

@@ -26,10 +26,10 @@ pub(super) fn compact(context: &mut Context<'_>, space: Space, request: &Compact
     if request.revision > numbers.revision {
         return Err(range::future(numbers.revision).into());
     }
-    // Deletions at the old compact revision were kept, and are now to be met again.
-    if !numbers.compaction_pending || numbers.cursor_revision > numbers.compact_revision {
-        numbers.cursor_revision = numbers.compact_revision;
-        numbers.cursor_sub = 0;
+    // Deletions at the old compact revision were kept, and are now to be met again: those too that a step has passed
+    // which ended amid that revision.
+    if numbers.cursor_revision >= numbers.compact_revision {
+        (numbers.cursor_revision, numbers.cursor_sub) = (numbers.compact_revision, 0);
     }
     numbers.compact_revision = request.revision;
     numbers.compaction_pending = true;

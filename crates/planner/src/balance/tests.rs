@@ -106,3 +106,49 @@ fn no_plan_moves_more_leaders_than_the_policy_says() {
         assert_eq!(plan_leaders(&map, &seen, &policy).len(), transfers);
     }
 }
+
+/// The first transfer of a plan, as what goes where.
+fn first(map: &ClusterMap, seen: &Observed) -> Option<(u32, u64, u64)> {
+    let plan = plan_leaders(map, seen, &Policy::default());
+    plan.first()
+        .map(|step| (step.partition.0, step.from.0, step.to.0))
+}
+
+#[test]
+fn a_forbidden_node_is_relieved_before_anything_is_evened_out() {
+    for leaders in [&[2, 2, 2, 2, 2, 2, 1, 3][..], &[2, 1], &[2, 2, 2, 2, 2, 2, 1]] {
+        let (map, mut seen) = cluster(3, leaders);
+        seen.avoid_leaders.insert(NodeId(1));
+        let moved = first(&map, &seen).expect("there is something to move");
+        assert_eq!(moved.1, 1, "{leaders:?}: {moved:?}");
+    }
+}
+
+#[test]
+fn several_forbidden_nodes_lose_all() {
+    check(4, &[1, 1, 2, 3], &[1, 2], &[0, 0, 2, 2]);
+}
+
+#[test]
+fn the_transfer_that_evens_out_most_comes_first() {
+    // Partition 0 can go from five leaders to three, partition 8 from four to none.
+    let (mut map, mut seen) = cluster(4, &[1, 1, 1, 1, 1, 3, 3, 3, 2, 2, 2, 2]);
+    let on = |replica: &Replica, nodes: &[u64]| nodes.contains(&replica.node);
+    for partition in &mut map.partitions {
+        let nodes: &[u64] = match partition.id {
+            0 => &[1, 3],
+            8 => &[2, 4],
+            1..5 => &[1],
+            5..8 => &[3],
+            _ => &[2],
+        };
+        partition.replicas.retain(|replica| on(replica, nodes));
+    }
+    assert_eq!(first(&map, &seen), Some((8, 2, 4)));
+    // Whichever comes first in the map.
+    map.partitions.swap(0, 8);
+    assert_eq!(first(&map, &seen), Some((8, 2, 4)));
+    // With nobody to take it, the smaller step is made.
+    seen.alive.remove(&NodeId(4));
+    assert_eq!(first(&map, &seen), Some((0, 1, 3)));
+}

@@ -122,6 +122,13 @@ fn leader_hands_over_before_it_goes() {
 }
 
 #[test]
+fn a_change_half_done_ends_before_its_leader_hands_over() {
+    let wanted = &[(2, true)];
+    let both = Change::SetVoters(ids(&[1, 2]));
+    check_more(wanted, &[1, 2], &[], &[1, 2], true, false, both);
+}
+
+#[test]
 fn learners_stay_learners() {
     check(&[(1, true), (2, false)], &[1], &[2], &[], Change::Done);
     check(
@@ -151,5 +158,11 @@ fn what_stands_in_the_way_on_its_node_goes_first() {
     clear(&[1, 2], &[13], &[1, 2], Change::Wait);
     clear(&[1, 2], &[13], &[1, 2, 13], Change::SetVoters(ids(&[1, 2, 13])));
     // It has begun already, so nothing was in its way.
+    clear(
+        &[1, 2, 3],
+        &[13],
+        &[1, 2, 13],
+        Change::SetVoters(ids(&[1, 2, 13])),
+    );
     clear(&[1, 2, 13], &[3], &[1, 2, 3], Change::RemoveLearner(ReplicaId(3)));
 }

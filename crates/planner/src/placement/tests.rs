@@ -1,5 +1,7 @@
 //! Placement against a model that carries plans out at once or leaves some waiting.
 
+mod plans;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use machine::record::meta::{ClusterMap, Node, NodeState, Partition, Replica};

@@ -6,6 +6,8 @@ use crate::record::Space;
 use crate::record::meta::*;
 use crate::testing::{Replica, command, refusal_of};
 
+mod nodes;
+
 fn change(replica: &mut Replica, change: Change) -> Result<Option<Allocated>, RefusalKind> {
     let body = Body::Meta(MetaCommand { change: Some(change) });
     let done = replica

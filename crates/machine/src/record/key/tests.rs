@@ -54,3 +54,34 @@ fn spaces_follow_each_other() {
     assert_eq!(next.expect("not the last").as_ref(), [0, 8, 0, 0, 0, 0]);
     assert_eq!(space(Space::new(Slot(u16::MAX), NamespaceId(u32::MAX))).1, None);
 }
+
+#[test]
+fn what_is_no_escaped_key_is_damage() {
+    for damaged in [
+        &b""[..],
+        b"a",
+        b"\0",
+        b"a\0",
+        b"\0\x02\0\x01",
+        b"\0\0\x01",
+        b"a\0\x01b",
+    ] {
+        assert!(unescape(damaged).is_err(), "{damaged:?}");
+    }
+}
+
+#[test]
+fn what_is_too_short_for_its_numbers_is_damage() {
+    let key = log(HERE, 5, 6);
+    let (space, kind, family_key) = split(&key).expect("own encoding");
+    assert_eq!((space, kind), (HERE, Kind::Log as u8));
+    assert_eq!(split_log(family_key).expect("own encoding"), (5, 6));
+    assert!(split(&key[..PREFIX_BYTES - 1]).is_err());
+    assert!(
+        split(&key[..PREFIX_BYTES]).is_ok(),
+        "of some kinds there is one record"
+    );
+    assert!(split_log(&family_key[..11]).is_err());
+    assert!(number_at(family_key, 5).is_err());
+    assert!(split_version(&family_key[..7]).is_err());
+}
