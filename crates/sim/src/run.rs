@@ -152,7 +152,9 @@ pub fn judge(world: &impl Hurt, workload: &dyn Workload, store: Option<&Path>) -
         if let Err(error) =
             std::fs::create_dir_all(store).and_then(|()| std::fs::write(path, workload.history()))
         {
-            world.trace().note(&format!("the history cannot be kept: {error}"));
+            world
+                .trace()
+                .note(&format!("the history cannot be kept: {error}"));
         }
     }
     match findings.first() {

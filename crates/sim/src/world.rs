@@ -14,8 +14,8 @@ use workload::{Client, Site, Workload};
 
 use crate::clock::TrueClock;
 use crate::controller::{CLIENT_PORT, Controller, End};
-use crate::invariant::{self, Host, Invariant, Looks, Seen};
 use crate::fault::{self, Hurt};
+use crate::invariant::{self, Host, Invariant, Looks, Seen};
 use crate::net::{Link, Links, SimNet};
 use crate::plan::{Plan, SyncDelay};
 use crate::trace::Trace;

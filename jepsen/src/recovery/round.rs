@@ -222,7 +222,11 @@ fn sample(
     let failed = seen
         .failed
         .into_iter()
-        .filter(|(at, _)| *at >= moments.usual_from);
+        .filter(|(at, _)| *at >= moments.usual_from)
+        .map(|(at, text)| Failure {
+            after_ms: (at as f64 - moments.struck as f64) / 1e6,
+            text,
+        });
     Sample {
         fault,
         round,
@@ -232,7 +236,7 @@ fn sample(
         usual_ms: usual,
         mending_ms: longest(moments.mended, moments.ended),
         recovered,
-        failed: failed.map(failure).collect(),
+        failed: failed.collect(),
     }
 }
 

@@ -35,7 +35,12 @@ impl<W: Hurt> Fault<W> for PowerLoss {
     }
 }
 
-fn begin<W: Hurt>(world: &mut W, numbers: &mut Numbers, mut which: Vec<usize>, how: Down) -> Option<Begun<W>> {
+fn begin<W: Hurt>(
+    world: &mut W,
+    numbers: &mut Numbers,
+    mut which: Vec<usize>,
+    how: Down,
+) -> Option<Begun<W>> {
     which.retain(|at| !world.is_down(*at));
     if which.is_empty() {
         return None;

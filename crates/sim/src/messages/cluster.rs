@@ -147,7 +147,11 @@ impl Cluster {
     pub async fn form(&mut self) -> Result<(), Violation> {
         let members = self.members.clone();
         for partition in (1..=self.plan.partitions).map(PartitionId) {
-            let founding = moves::found(members.clone(), partition, self.numbers.below(self.plan.nodes) as usize);
+            let founding = moves::found(
+                members.clone(),
+                partition,
+                self.numbers.below(self.plan.nodes) as usize,
+            );
             self.done(&format!("partition {partition} founded"), founding)
                 .await?;
         }
@@ -234,7 +238,12 @@ impl Cluster {
         };
         let site = Site {
             env,
-            endpoints: self.members.all.iter().map(|member| member.name.clone()).collect(),
+            endpoints: self
+                .members
+                .all
+                .iter()
+                .map(|member| member.name.clone())
+                .collect(),
             leisure: self.plan.leisure,
             calm: self.plan.calm,
             stop,
@@ -257,7 +266,8 @@ impl Cluster {
         }
         self.stop_moves.store(true, Ordering::Relaxed);
         let clearing = moves::clear_away(self.members.clone());
-        self.done("what moves have left is cleared away", clearing).await?;
+        self.done("what moves have left is cleared away", clearing)
+            .await?;
         self.settle("all partitions in order after the faults").await
     }
 
@@ -315,7 +325,11 @@ impl Cluster {
 
 /// Whether a change that failed may work a little later.
 pub fn passes(error: &MembershipError) -> bool {
-    error.is_retryable() || matches!(error, MembershipError::NotLeader { .. } | MembershipError::Stopped)
+    error.is_retryable()
+        || matches!(
+            error,
+            MembershipError::NotLeader { .. } | MembershipError::Stopped
+        )
 }
 
 impl Hurt for Cluster {

@@ -60,7 +60,8 @@ impl Direct {
 
     /// Asks the node here, or who is said to lead there.
     async fn ask(&self, key: &str, ask: &Ask) -> Result<Answer, NoAnswer> {
-        let partition = PartitionId(1 + (xxh3_64(key.as_bytes()) % u64::from(self.members.partitions)) as u32);
+        let partition =
+            PartitionId(1 + (xxh3_64(key.as_bytes()) % u64::from(self.members.partitions)) as u32);
         let mut at = self.node;
         for _ in 0..HINTS {
             let Some(replica) = self.members.replica(at, partition) else {
@@ -113,15 +114,20 @@ async fn perform(replica: &Replica, key: &str, ask: &Ask) -> Result<Answer, NoAn
         body: Some(body),
         ..Command::default()
     };
-    let proposed = replica.propose(command, LIMIT).await.map_err(|error| match error {
-        ProposeError::Unknown(text) => Outcome::Unknown(text),
-        error => Outcome::Failed(error.to_string()),
-    })?;
+    let proposed = replica
+        .propose(command, LIMIT)
+        .await
+        .map_err(|error| match error {
+            ProposeError::Unknown(text) => Outcome::Unknown(text),
+            error => Outcome::Failed(error.to_string()),
+        })?;
     match proposed.reply.done {
         Some(Done::Txn(txn)) => Ok(Answer::Swapped(txn.succeeded)),
         Some(Done::Put(_) | Done::Deleted(_)) => Ok(Answer::Done),
         Some(Done::Refused(refused)) => Err(Outcome::Failed(format!("{refused:?}"))),
-        other => Err(Outcome::Unknown(format!("an answer to something else: {other:?}"))),
+        other => Err(Outcome::Unknown(format!(
+            "an answer to something else: {other:?}"
+        ))),
     }
 }
 

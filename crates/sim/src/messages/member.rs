@@ -287,14 +287,7 @@ struct Nothing;
 
 #[async_trait]
 impl RequestHandler for Nothing {
-    async fn handle(
-        &self,
-        _: NodeId,
-        _: Kind,
-        _: PartitionId,
-        _: Bytes,
-        _: Bytes,
-    ) -> Result<Bytes, Status> {
+    async fn handle(&self, _: NodeId, _: Kind, _: PartitionId, _: Bytes, _: Bytes) -> Result<Bytes, Status> {
         Err(Status::unimplemented("there are no services in this tier"))
     }
 

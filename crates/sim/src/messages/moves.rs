@@ -147,7 +147,10 @@ pub async fn clear_away(members: Arc<Members>) {
             match clear(&members, partition).await {
                 Ok(true) => break,
                 Ok(false) => {}
-                Err(error) => assert!(passes(&error), "what moves have left cannot be cleared away: {error}"),
+                Err(error) => assert!(
+                    passes(&error),
+                    "what moves have left cannot be cleared away: {error}"
+                ),
             }
             sleep(AGAIN).await;
         }
