@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 pub use blocking::Blocking;
 pub use clock::{Clock, SystemClock};
-pub use net::{Connection, Connector, Incoming, Listen, Net, Once, Remote, TcpNet};
+pub use net::{Bound, Connection, Connector, Incoming, Listen, Net, Once, Remote, TcpNet};
 pub use rng::{Rng, SeededRng};
 
 /// What a process needs from outside itself. Cheap to clone.

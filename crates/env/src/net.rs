@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -11,8 +12,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tonic::transport::server::Connected;
+
+/// Connections that wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// Any two-way byte stream.
 pub trait Io: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
@@ -107,6 +111,34 @@ pub trait Net: Send + Sync + 'static {
     async fn connect(&self, address: &str, limit: Duration) -> io::Result<Connection>;
     /// Listens on `host:port` (port 0: any).
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listen>>;
+    /// Takes `host:port` (port 0: any) and refuses connections until it is told to listen: they would wait for somebody
+    /// who cannot serve them yet. A network that knows no such thing listens at once.
+    async fn bind(&self, address: &str) -> io::Result<Box<dyn Bound>> {
+        Ok(Box::new(Listening(self.listen(address).await?)))
+    }
+}
+
+/// A port that is taken.
+#[async_trait]
+pub trait Bound: Send + 'static {
+    /// Where it is, with the true port.
+    fn local_address(&self) -> String;
+    /// Takes connections from now on.
+    async fn listen(self: Box<Self>) -> io::Result<Box<dyn Listen>>;
+}
+
+/// One that listens already.
+struct Listening(Box<dyn Listen>);
+
+#[async_trait]
+impl Bound for Listening {
+    fn local_address(&self) -> String {
+        self.0.local_address()
+    }
+
+    async fn listen(self: Box<Self>) -> io::Result<Box<dyn Listen>> {
+        Ok(self.0)
+    }
 }
 
 /// A bound listener.
@@ -136,6 +168,45 @@ impl Net for TcpNet {
     async fn listen(&self, address: &str) -> io::Result<Box<dyn Listen>> {
         Ok(Box::new(TcpListen(TcpListener::bind(address).await?)))
     }
+
+    async fn bind(&self, address: &str) -> io::Result<Box<dyn Bound>> {
+        let mut failed = io::Error::new(io::ErrorKind::NotFound, "there is no such address");
+        for address in tokio::net::lookup_host(address).await? {
+            match bind(address) {
+                Ok(socket) => return Ok(Box::new(TcpBound(socket))),
+                Err(error) => failed = error,
+            }
+        }
+        Err(failed)
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    // As a listener does: what is left of connections of before is in nobody's way.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
+
+struct TcpBound(TcpSocket);
+
+#[async_trait]
+impl Bound for TcpBound {
+    fn local_address(&self) -> String {
+        told(self.0.local_addr())
+    }
+
+    async fn listen(self: Box<Self>) -> io::Result<Box<dyn Listen>> {
+        Ok(Box::new(TcpListen(self.0.listen(BACKLOG)?)))
+    }
+}
+
+fn told(address: io::Result<SocketAddr>) -> String {
+    address.map_or_else(|error| error.to_string(), |address| address.to_string())
 }
 
 struct TcpListen(TcpListener);
@@ -149,9 +220,7 @@ impl Listen for TcpListen {
     }
 
     fn local_address(&self) -> String {
-        self.0
-            .local_addr()
-            .map_or_else(|error| error.to_string(), |address| address.to_string())
+        told(self.0.local_addr())
     }
 }
 
@@ -271,6 +340,19 @@ mod tests {
     use super::*;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio_stream::StreamExt;
+
+    #[tokio::test]
+    async fn a_port_that_is_taken_refuses_until_it_listens() {
+        let bound = TcpNet.bind("localhost:0").await.expect("a free port");
+        let address = bound.local_address();
+        let connect = || TcpNet.connect(&address, Duration::from_secs(1));
+        let refused = connect().await.err().expect("refused");
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let _listen = bound.listen().await.expect("listens");
+        connect().await.expect("connects");
+        let taken = TcpNet.bind(&address).await.err().expect("somebody listens there");
+        assert_eq!(taken.kind(), io::ErrorKind::AddrInUse);
+    }
 
     #[tokio::test]
     async fn connects_refuses_and_times_out() {

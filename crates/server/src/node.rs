@@ -169,8 +169,8 @@ impl Node {
         reconcile::start(&core, &data, &tasks, &stop);
         tasks.spawn(heed_refusals(core.clone(), stop.clone()));
         tasks.spawn(housekeeping::run(core.clone(), stop.clone()));
-        ports.serve_clients(client, &core, &config, &stop);
-        ports.serve_http(http, &core, &stop);
+        ports.serve_clients(client.listen().await?, &core, &config, &stop);
+        ports.serve_http(http.listen().await?, &core, &stop);
         Ok(Node {
             core,
             config,

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use env::{Connection, Listen, Net};
+use env::{Bound, Connection, Listen, Net};
 use futures::task::AtomicWaker;
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -125,6 +125,7 @@ impl State {
 }
 
 /// Connections of one boot of one host.
+#[derive(Clone)]
 pub struct SimNet {
     /// Name of the host.
     pub host: String,
@@ -170,6 +171,31 @@ impl Net for SimNet {
             links: self.links.clone(),
             alive: self.alive.clone(),
         }))
+    }
+
+    async fn bind(&self, address: &str) -> io::Result<Box<dyn Bound>> {
+        let (_, port) = split(address)?;
+        Ok(Box::new(SimBound {
+            address: format!("{}:{port}", self.host),
+            net: self.clone(),
+        }))
+    }
+}
+
+/// A port that refuses as long as it is bound only: nobody listens at it.
+struct SimBound {
+    net: SimNet,
+    address: String,
+}
+
+#[async_trait]
+impl Bound for SimBound {
+    fn local_address(&self) -> String {
+        self.address.clone()
+    }
+
+    async fn listen(self: Box<Self>) -> io::Result<Box<dyn Listen>> {
+        self.net.listen(&self.address).await
     }
 }
 

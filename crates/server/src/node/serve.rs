@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use env::{Connection, Env, Incoming, Listen};
+use env::{Bound, Connection, Env, Incoming, Listen};
 use futures::StreamExt;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -27,12 +27,45 @@ const HEADER_BYTES: u32 = 16 * 1024;
 const STREAM_WINDOW: u32 = 1024 * 1024;
 const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
-/// Bound and not yet served.
+/// Bound and not yet served. Peers may connect at once and wait; clients are refused and go elsewhere until this node can
+/// answer them.
 pub(super) struct Listeners {
-    client: Box<dyn Listen>,
+    client: Unserved,
     peer: Box<dyn Listen>,
-    http: Box<dyn Listen>,
+    http: Unserved,
     peer_address: String,
+}
+
+/// A port that refuses connections as yet.
+pub(super) struct Unserved {
+    bound: Box<dyn Bound>,
+    what: &'static str,
+    address: String,
+}
+
+impl Unserved {
+    async fn bind(env: &Env, what: &'static str, address: &str) -> Result<Unserved, StartError> {
+        let bound = env.net.bind(address).await;
+        Ok(Unserved {
+            bound: bound.map_err(|source| cannot_listen(what, address, source))?,
+            what,
+            address: address.to_owned(),
+        })
+    }
+
+    /// Takes connections from now on.
+    pub(super) async fn listen(self) -> Result<Box<dyn Listen>, StartError> {
+        let listening = self.bound.listen().await;
+        listening.map_err(|source| cannot_listen(self.what, &self.address, source))
+    }
+}
+
+fn cannot_listen(what: &'static str, address: &str, source: std::io::Error) -> StartError {
+    StartError::Listen {
+        what,
+        address: address.to_owned(),
+        source,
+    }
 }
 
 /// What others are told.
@@ -46,10 +79,12 @@ pub(super) struct Addresses {
 impl Listeners {
     /// Binds all ports, or says which one is taken.
     pub(super) async fn bind(config: &Config, env: &Env) -> Result<Listeners, StartError> {
-        let peer = bind(env, "controllers", &config.listen.peer).await?;
+        let address = &config.listen.peer;
+        let peer = env.net.listen(address).await;
+        let peer = peer.map_err(|source| cannot_listen("controllers", address, source))?;
         Ok(Listeners {
-            client: bind(env, "clients", &config.listen.client).await?,
-            http: bind(env, "metrics and health", &config.listen.http).await?,
+            client: Unserved::bind(env, "clients", &config.listen.client).await?,
+            http: Unserved::bind(env, "metrics and health", &config.listen.http).await?,
             peer_address: peer.local_address(),
             peer,
         })
@@ -70,7 +105,7 @@ impl Listeners {
             client: told(
                 &config.advertise.client,
                 &config.listen.client,
-                self.client.local_address(),
+                self.client.bound.local_address(),
             ),
             peer: told(
                 &config.advertise.peer,
@@ -80,19 +115,10 @@ impl Listeners {
             http: told(
                 &config.advertise.http,
                 &config.listen.http,
-                self.http.local_address(),
+                self.http.bound.local_address(),
             ),
         }
     }
-}
-
-async fn bind(env: &Env, what: &'static str, address: &str) -> Result<Box<dyn Listen>, StartError> {
-    let bound = env.net.listen(address).await;
-    bound.map_err(|source| StartError::Listen {
-        what,
-        address: address.to_owned(),
-        source,
-    })
 }
 
 /// Tasks that serve.
@@ -114,7 +140,7 @@ impl Ports {
         listeners: Listeners,
         service: S,
         _stop: &CancellationToken,
-    ) -> (Box<dyn Listen>, Box<dyn Listen>)
+    ) -> (Unserved, Unserved)
     where
         S: tower::Service<
                 tonic::codegen::http::Request<tonic::body::Body>,
@@ -127,7 +153,10 @@ impl Ports {
             + 'static,
         S::Future: Send + 'static,
     {
-        (self.client, self.http) = (listeners.client.local_address(), listeners.http.local_address());
+        (self.client, self.http) = (
+            listeners.client.bound.local_address(),
+            listeners.http.bound.local_address(),
+        );
         let server = Server::builder()
             .tcp_nodelay(true)
             .initial_stream_window_size(raft::peer::LANE_WINDOW_BYTES)
