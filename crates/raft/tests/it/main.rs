@@ -3,9 +3,11 @@
 
 mod catalogue;
 mod cluster;
+mod elections;
 mod flaky;
 mod kit;
 mod links;
+mod members;
 mod power;
 mod quick;
 mod rocks;
@@ -14,3 +16,4 @@ mod suite;
 mod traffic;
 mod transfer;
 mod trouble;
+mod wall;
