@@ -41,6 +41,44 @@ async fn a_silent_leader_is_replaced_and_comes_back() -> Result<()> {
     cluster.assert_nothing_lost(load).await
 }
 
+/// A leader is stopped, and another one takes a write. What was sent to the first while it stood still is answered, once it
+/// goes on, with what is there now or not at all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_leader_serves_no_stale_read_when_it_wakes_up() -> Result<()> {
+    let cluster = Cluster::start(3, 1).await?;
+    for round in 0..3 {
+        let leader = leader_of_default(&cluster)?;
+        let mut paused = cluster.client(leader).await?;
+        let writer = cluster.client((leader + 1) % 3).await?;
+        let old = format!("old {round}");
+        writer.clone().put("k", old.clone(), None).await?;
+        let found = paused.get("k", None).await?;
+        ensure!(found.kvs()[0].value() == old.as_bytes(), "{found:?}");
+        cluster.signal(leader, libc::SIGSTOP)?;
+        let new = format!("new {round}");
+        until("another leader takes the write", LIMIT, || {
+            let (mut writer, new) = (writer.clone(), new.clone());
+            async move { Ok(Some(writer.put("k", new, None).await?)) }
+        })
+        .await?;
+        let reads = (0..32).map(|_| {
+            let mut paused = paused.clone();
+            tokio::spawn(async move { tokio::time::timeout(LIMIT, paused.get("k", None)).await })
+        });
+        let reads: Vec<_> = reads.collect();
+        cluster.signal(leader, libc::SIGCONT)?;
+        for read in reads {
+            if let Ok(Ok(found)) = read.await? {
+                ensure!(found.kvs()[0].value() == new.as_bytes(), "stale: {found:?}");
+            }
+        }
+        cluster.wait_ready(3).await?;
+        let found = paused.get("k", None).await?;
+        ensure!(found.kvs()[0].value() == new.as_bytes(), "{found:?}");
+    }
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_lose_power_at_once() -> Result<()> {
     let mut cluster = Cluster::start(3, 4).await?;

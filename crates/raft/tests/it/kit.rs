@@ -1,14 +1,13 @@
 //! A cluster in one process: nodes over loopback, disks that outlive them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use env::{Env, Net, TcpNet};
+use env::{Clock, Env};
 use machine::command::{Body, PutRequest, RangeRequest};
 use machine::query::{Ask, Told};
 use machine::{Command, Outcome, Query};
@@ -24,6 +23,8 @@ use tokio::time::Instant;
 use tonic::Status;
 use types::{BootId, ClusterId, Incarnation, NodeId, PartitionId, ReplicaId, Slot};
 
+use crate::links::{Links, NoEvidence};
+
 pub const P: PartitionId = PartitionId(7);
 pub const LIMIT: Duration = Duration::from_secs(20);
 pub const NAMESPACE: u32 = 1;
@@ -36,11 +37,19 @@ pub fn timing() -> Timing {
     }
 }
 
+/// Time-outs that do not come about because the machine is busy.
+pub fn calm() -> Timing {
+    Timing {
+        heartbeat_ms: 100,
+        election_min_ms: 1500,
+        election_max_ms: 2500,
+    }
+}
+
 pub fn slot() -> u32 {
     u32::from(Slot::of_namespace("default").0)
 }
 
-/// Replica of partition `P` on node `n`.
 /// The replica of partition `P` on a node.
 pub fn replica_of(n: u64) -> ReplicaId {
     ReplicaId(100 + n)
@@ -120,19 +129,35 @@ impl ApplyListener for Heard {
     }
 }
 
-/// A network on which a refused connection looks like one that nobody answers: no evidence of death, hence no quick
-/// elections.
-struct NoEvidence;
+/// What a cluster runs with.
+pub struct Setup {
+    pub env: Env,
+    pub timing: Timing,
+    pub retention: Retention,
+    /// If there are any, all connections go over them.
+    pub links: Option<Links>,
+    /// Of single nodes.
+    pub clocks: BTreeMap<u64, Arc<dyn Clock>>,
+}
 
-#[async_trait]
-impl Net for NoEvidence {
-    async fn connect(&self, address: &str, limit: Duration) -> io::Result<env::Connection> {
-        let connected = TcpNet.connect(address, limit).await;
-        connected.map_err(|error| io::Error::new(io::ErrorKind::TimedOut, error))
+impl Default for Setup {
+    fn default() -> Setup {
+        Setup {
+            env: Env::production(),
+            timing: timing(),
+            retention: Retention::default(),
+            links: None,
+            clocks: BTreeMap::new(),
+        }
     }
+}
 
-    async fn listen(&self, address: &str) -> io::Result<Box<dyn env::Listen>> {
-        TcpNet.listen(address).await
+/// Logs are cut after a few entries, and nothing is kept.
+pub fn keeping_little() -> Retention {
+    Retention {
+        entries: 10,
+        kept: 0,
+        ..Retention::default()
     }
 }
 
@@ -145,11 +170,10 @@ pub struct Running {
 
 /// Nodes 1.. on loopback, their disks kept while they are down.
 pub struct Cluster {
-    pub env: Env,
+    setup: Setup,
     addresses: BTreeMap<u64, String>,
     pub disks: BTreeMap<u64, Arc<MemoryDisk>>,
     pub up: BTreeMap<u64, Running>,
-    retention: Retention,
     boots: u64,
 }
 
@@ -161,42 +185,58 @@ impl Cluster {
     /// Without quick elections.
     pub async fn slow_to_elect(nodes: u64) -> Cluster {
         let net = Arc::new(NoEvidence);
-        Cluster::with(
-            nodes,
-            Env {
-                net,
-                ..Env::production()
-            },
-        )
-        .await
+        let env = Env {
+            net,
+            ..Env::production()
+        };
+        Cluster::with(nodes, env).await
     }
 
     /// Logs are cut after a few entries, and nothing is kept.
     pub async fn keeping_little(nodes: u64) -> Cluster {
-        let retention = Retention {
-            entries: 10,
-            kept: 0,
-            ..Retention::default()
+        let retention = keeping_little();
+        let setup = Setup {
+            retention,
+            ..Setup::default()
         };
-        Cluster::made(nodes, Env::production(), retention).await
+        Cluster::made(nodes, setup).await
+    }
+
+    /// Over links, with nodes `1..=voters` as voters.
+    pub async fn linked(nodes: u64, voters: u64, timing: Timing) -> (Cluster, Links) {
+        let links = Links::default();
+        let setup = Setup {
+            timing,
+            links: Some(links.clone()),
+            ..Setup::default()
+        };
+        let cluster = Cluster::made(nodes, setup).await;
+        cluster.form(&(1..=voters).collect::<Vec<_>>()).await;
+        (cluster, links)
     }
 
     pub async fn with(nodes: u64, env: Env) -> Cluster {
-        Cluster::made(nodes, env, Retention::default()).await
+        let setup = Setup {
+            env,
+            ..Setup::default()
+        };
+        Cluster::made(nodes, setup).await
     }
 
-    async fn made(nodes: u64, env: Env, retention: Retention) -> Cluster {
+    pub async fn made(nodes: u64, setup: Setup) -> Cluster {
         let mut cluster = Cluster {
-            env,
+            setup,
             addresses: BTreeMap::new(),
             disks: BTreeMap::new(),
             up: BTreeMap::new(),
-            retention,
             boots: 0,
         };
         let mut bound = Vec::new();
         for n in 1..=nodes {
-            let listen = cluster.env.net.listen("127.0.0.1:0").await.unwrap();
+            let listen = cluster.setup.env.net.listen("127.0.0.1:0").await.unwrap();
+            if let Some(links) = &cluster.setup.links {
+                links.at(n, &listen.local_address());
+            }
             cluster.addresses.insert(n, listen.local_address());
             cluster.disks.insert(n, MemoryDisk::new());
             bound.push((n, listen));
@@ -205,6 +245,17 @@ impl Cluster {
             cluster.start(n, listen).await;
         }
         cluster
+    }
+
+    fn env_of(&self, n: u64) -> Env {
+        let mut env = self.setup.env.clone();
+        if let Some(links) = &self.setup.links {
+            env.net = links.of(n);
+        }
+        if let Some(clock) = self.setup.clocks.get(&n) {
+            env.clock = clock.clone();
+        }
+        env
     }
 
     async fn start(&mut self, n: u64, listen: Box<dyn env::Listen>) {
@@ -216,8 +267,8 @@ impl Cluster {
             boot: BootId(self.boots),
             boots: self.boots,
             peer_address: self.addresses[&n].clone(),
-            timing: timing(),
-            retention: self.retention,
+            timing: self.setup.timing,
+            retention: self.setup.retention,
             disk_reserve_bytes: 1 << 20,
         };
         let heard = Arc::new(Heard::default());
@@ -228,7 +279,7 @@ impl Cluster {
         }));
         let node = Node::start(
             config,
-            self.env.clone(),
+            self.env_of(n),
             log,
             disk.stores(),
             Arc::new(Refuse),
@@ -281,7 +332,7 @@ impl Cluster {
     pub async fn boot(&mut self, n: u64) {
         let deadline = Instant::now() + LIMIT;
         let listen = loop {
-            match self.env.net.listen(&self.addresses[&n]).await {
+            match self.setup.env.net.listen(&self.addresses[&n]).await {
                 Ok(listen) => break listen,
                 Err(error) => assert!(Instant::now() < deadline, "port of node {n}: {error}"),
             }
@@ -393,6 +444,15 @@ pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + LIMIT;
     while !holds() {
         assert!(Instant::now() < deadline, "never: {what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+/// What must be so at every look for that long.
+pub async fn holds_for(what: &str, time: Duration, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        assert!(holds(), "not any more: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

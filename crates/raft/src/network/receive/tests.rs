@@ -256,3 +256,106 @@ fn an_installation_is_asked_for_until_it_is_over() {
         assert_eq!(ask().await.vote, Some(done), "asked once more, the same");
     });
 }
+
+/// A state without records that ends at `index` of `term`.
+fn state_at(term: u64, index: u64, like: &dyn PartitionStore) -> Arc<dyn Checkpoint> {
+    let applied = like.applied().expect("readable").expect("some");
+    let (mut log_id, membership) = convert::applied_in(&applied).expect("decoded");
+    (log_id.leader_id.term, log_id.index) = (term, index);
+    let store = MemoryDisk::new().stores().open(PartitionId(0), ReplicaId(1));
+    let store = store.expect("opened");
+    store
+        .commit(&[], &convert::applied_out(&log_id, &membership))
+        .expect("committed");
+    store.checkpoint().expect("checkpoint")
+}
+
+/// Sends a whole state as a leader with that vote would; returns the vote of the receiver.
+async fn send(replica: &crate::Replica, vote: &Vote, checkpoint: &dyn Checkpoint) -> Result<Vote, Status> {
+    let at = (PartitionId(0), ReplicaId(1));
+    let raft = replica.group().raft.clone();
+    let receiving = Receiving::new(Env::production(), Arc::new(|| Ok(u64::MAX)));
+    let (log_id, membership) = convert::applied_in(&checkpoint.applied()).expect("applied");
+    let meta = WireMeta {
+        last_log_id: Some(convert::log_id_out(&log_id)),
+        membership: Some(convert::stored_membership_out(&membership)),
+        snapshot_id: "a".into(),
+    };
+    let file = checkpoint.files().remove(0);
+    let data = checkpoint.read(&file.name, 0, usize::MAX).expect("read");
+    let size = FileSize {
+        name: file.name.clone(),
+        size_bytes: data.len() as u64,
+    };
+    let begun = receiving
+        .begin(at, replica.store(), begin(meta, vote, vec![size]))
+        .await?;
+    let begun: CheckpointBegun = convert::decode("begun", begun)?;
+    let chunk = CheckpointChunk {
+        transfer_id: begun.transfer_id,
+        name: file.name,
+        offset: 0,
+        hash: xxhash_rust::xxh3::xxh3_64(&data),
+        data,
+    };
+    receiving.chunk(at, convert::encode(&chunk)).await?;
+    let end = convert::encode(&CheckpointEnd {
+        transfer_id: begun.transfer_id,
+    });
+    loop {
+        let done = receiving.end(at, raft.clone(), end.clone()).await?;
+        let done: CheckpointDone = convert::decode("done", done)?;
+        if let Some(vote) = done.vote {
+            return Ok(convert::vote_in(&vote));
+        }
+    }
+}
+
+/// A group of one that has committed something.
+fn committed() -> (Process, crate::Replica) {
+    let process = Process::start(1, crate::Timing::default());
+    let replica = process.on(process.node.found(PartitionId(0), ReplicaId(1)));
+    let replica = replica.expect("founded");
+    eventually("it leads", || replica.is_leader());
+    for _ in 0..5 {
+        assert!(propose(&process, 0));
+    }
+    (process, replica)
+}
+
+/// openraft 1892: what a state would take back, or what a leader sends that is none any more, is not installed.
+#[test]
+fn a_state_that_is_older_or_of_a_deposed_leader_is_not_taken() {
+    let (process, replica) = committed();
+    let own = replica.group().raft.metrics().borrow_watched().vote;
+    let (store, applied) = (replica.store(), replica.status().applied);
+    let before = store.applied().expect("readable");
+    let deposed = Vote::new_committed(own.leader_id.term - 1, 2);
+    let cases = [
+        (own, own.leader_id.term, applied - 2),
+        (own, own.leader_id.term, applied),
+        (deposed, own.leader_id.term - 1, applied + 100),
+    ];
+    for (vote, term, index) in cases {
+        let checkpoint = state_at(term, index, &*store);
+        let answered = process.on(send(&replica, &vote, &*checkpoint));
+        assert_eq!(answered.expect("answered"), own, "the vote that stands");
+        assert_eq!(store.applied().expect("readable"), before);
+    }
+    assert!(propose(&process, 0), "it goes on");
+}
+
+/// The same of a state that contradicts what is committed: no correct leader sends one. The replica's core panics, which ends
+/// the process, and its state stays as it is.
+#[test]
+fn a_state_that_contradicts_what_is_committed_is_not_taken() {
+    let (process, replica) = committed();
+    let (store, applied) = (replica.store(), replica.status().applied);
+    let before = store.applied().expect("readable");
+    let checkpoint = state_at(9, applied - 2, &*store);
+    let answered = process.on(send(&replica, &Vote::new_committed(9, 2), &*checkpoint));
+    assert!(answered.is_err(), "{answered:?}");
+    let core = process.on(replica.group().raft.with_raft_state(|_| ()));
+    assert!(core.is_err(), "it goes on");
+    assert_eq!(store.applied().expect("readable"), before);
+}
