@@ -212,12 +212,14 @@ fn sample(
     let mut times = seen.acked_ns;
     times.push(moments.ended);
     let longest = |from, to| spread::longest(&times, from, to) as f64 / 1e6;
-    // The gap that the strike falls into is the fault's.
-    let before = times.partition_point(|at| *at <= moments.struck);
-    let usual = spread::longest(&times[..before], moments.usual_from, moments.struck) as f64 / 1e6;
-    let until = match fault.is_planned() {
-        true => moments.ended,
-        false => moments.mended,
+    // The gap that the strike falls into is the fault's; the one that the mending falls into is the mending's, unless writes
+    // were still away.
+    let until = |end: u64| &times[..times.partition_point(|at| *at <= end)];
+    let usual = spread::longest(until(moments.struck), moments.usual_from, moments.struck) as f64 / 1e6;
+    let pause_ms = match (fault.is_planned(), recovered) {
+        (true, _) => longest(moments.struck, moments.ended),
+        (false, true) => spread::longest(until(moments.mended), moments.struck, moments.mended) as f64 / 1e6,
+        (false, false) => longest(moments.struck, moments.mended),
     };
     let failed = seen
         .failed
@@ -232,7 +234,7 @@ fn sample(
         round,
         partition,
         led,
-        pause_ms: longest(moments.struck, until),
+        pause_ms,
         usual_ms: usual,
         mending_ms: longest(moments.mended, moments.ended),
         recovered,
@@ -261,7 +263,8 @@ mod tests {
             mended: 6005 * ms,
             ended: 10_000 * ms,
         };
-        let sample = sample((fault, 1, 1, true, true), seen(silent.clone()), &moments);
+        let recovered = silent.end < 10_000;
+        let sample = sample((fault, 1, 1, true, recovered), seen(silent.clone()), &moments);
         let found = (sample.pause_ms, sample.usual_ms, sample.mending_ms);
         assert_eq!(found, (pause_ms, 10.0, mending_ms), "{fault:?} {silent:?}");
         let late = Failure {
