@@ -48,7 +48,14 @@ impl Load {
     /// Starts `clients` clients, each beginning at another endpoint.
     pub fn start(endpoints: Vec<String>, clients: usize) -> Load {
         let shared = Arc::new(Shared::default());
-        let running = tokio::spawn(run(endpoints, clients, shared.clone()));
+        let (load, running) = (run(endpoints, clients, shared.clone()), shared.clone());
+        let running = tokio::spawn(async move {
+            let done = load.await;
+            if let Err(error) = &done {
+                running.failed.lock().push(format!("{error:#}"));
+            }
+            done
+        });
         Load { shared, running }
     }
 
@@ -61,7 +68,11 @@ impl Load {
     pub async fn progress(&self, more: u64, limit: Duration) -> Result<()> {
         let goal = self.acknowledged() + more;
         crate::until("writes go on", limit, || async {
-            ensure!(!self.running.is_finished(), "the load ended by itself");
+            ensure!(
+                !self.running.is_finished(),
+                "the load ended by itself: {:?}",
+                self.failed().last()
+            );
             Ok((self.acknowledged() >= goal).then_some(()))
         })
         .await
@@ -99,7 +110,7 @@ async fn make_spaces(endpoints: &[String]) -> Result<()> {
         cluster.put_namespace(NewNamespace::named(name)).await?;
     }
     for endpoint in endpoints {
-        let mut raw = Raw::connect(endpoint).await?;
+        let mut raw = connect(endpoint).await?;
         for name in SPACES {
             crate::until("the namespace is known", PATIENCE, || {
                 let mut raw = raw.clone();
@@ -110,6 +121,14 @@ async fn make_spaces(endpoints: &[String]) -> Result<()> {
         get(&mut raw, "default", "load/").await?;
     }
     Ok(())
+}
+
+/// Connects to a node, which may still be starting.
+async fn connect(endpoint: &str) -> Result<Raw> {
+    crate::until("the node takes clients", PATIENCE, || async {
+        Ok(Some(Raw::connect(endpoint).await?))
+    })
+    .await
 }
 
 async fn put(raw: &mut Raw, space: &'static str, key: &str, number: u64) -> Result<(), Status> {
@@ -211,7 +230,7 @@ impl Work {
 /// Asks one node for everything that was acknowledged. A later unacknowledged write may have taken its place.
 pub async fn assert_present(endpoint: &str, acknowledged: &Acknowledged) -> Result<()> {
     let mut found = Acknowledged::new();
-    let mut raw = Raw::connect(endpoint).await?;
+    let mut raw = connect(endpoint).await?;
     for space in SPACES {
         let message = PbRangeRequest {
             key: "load/".into(),
