@@ -121,4 +121,18 @@ mod tests {
         assert_eq!(found(&[&[10]]), [(1, "1 accounts of 2".into())]);
         assert!(matches!(check(&history(&[]), 2, 10), Verdict::Unknown(_)));
     }
+
+    #[test]
+    fn reads_without_transfers_show_nothing_nor_transfers_without_reads() {
+        let nothing = |text: &str| Verdict::Unknown(format!("{text} show nothing"));
+        let mut transfers = history(&[]);
+        transfers.push(Operation {
+            client: 9,
+            ..transfers[0].clone()
+        });
+        assert_eq!(check(&transfers, 2, 10), nothing("0 reads and 2 transfers"));
+        let mut reads = history(&[&[5, 5], &[5, 5]]);
+        reads[0].outcome = Outcome::Ok(Answer::Transferred(false));
+        assert_eq!(check(&reads, 2, 10), nothing("2 reads and 0 transfers"));
+    }
 }

@@ -149,4 +149,18 @@ mod tests {
         assert_eq!(check_read((41, 42), 3), Err((9, 11)), "one was lost");
         assert!(matches!(check(&[]), Verdict::Unknown(_)));
     }
+
+    #[test]
+    fn reads_without_increments_show_nothing_nor_increments_without_reads() {
+        let nothing = |text: &str| Verdict::Unknown(format!("{text} show nothing"));
+        let added = |at| add((at, at + 1), 1, Outcome::Ok(Answer::Added));
+        let read = |at| Operation {
+            ask: Ask::Read,
+            ..add((at, at + 1), 0, Outcome::Ok(Answer::Value(0)))
+        };
+        let increments = [added(0), added(2)];
+        assert_eq!(check(&increments), nothing("0 reads and 2 increments"));
+        let reads = [read(0), read(2)];
+        assert_eq!(check(&reads), nothing("2 reads and 0 increments"));
+    }
 }

@@ -220,4 +220,18 @@ mod tests {
         assert!(matches!(judge(&[read((5, 8), &[1])]), Ok(Verdict::Unknown(_))));
         assert!(matches!(judge(&[]), Ok(Verdict::Unknown(_))));
     }
+
+    #[test]
+    fn what_nobody_read_afterwards_is_no_evidence() {
+        let nothing = |count: u64| {
+            let text = format!("{count} elements were added, and nobody read after that");
+            Verdict::Unknown(text)
+        };
+        let add = |at| operation((at, at + 1), Ask::Add(at), Outcome::Ok(Answer::Added));
+        assert_eq!(check(&[add(0), add(2)]), nothing(2));
+        assert_eq!(check(&[read((5, 6), &[])]), Verdict::Valid);
+        assert_eq!(check(&[read((0, 3), &[]), add(2)]), nothing(1));
+        let lost = operation((0, 1), Ask::Add(0), Outcome::Unknown("lost".into()));
+        assert_eq!(check(&[lost]), nothing(0));
+    }
 }
