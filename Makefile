@@ -83,9 +83,11 @@ fuzz-targets: deps ## fuzz with coverage: RUNS=1000000 each, or TIME=seconds eac
 	RUNS=$(if $(TIME),-1,$(RUNS)) SECONDS_EACH=$(or $(TIME),0) JOBS=$(JOBS) scripts/fuzz.sh $(TARGETS)
 
 mutants: ## mutate the pure crates, SHARD=0/20 of each; needs cargo-mutants (docs/mutation.md)
-	@# Not the common target folder: a mutant is no build that anybody else should find there.
-	for crate in checker planner machine; do \
-	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants $(CARGO) mutants --package $$crate --shard $(SHARD) --sharding round-robin \
+	@# Not the common target folder: a mutant is no build that anybody else should find there. A failing case is neither
+	@# made smaller, which takes long, nor kept, which would show the next mutant a case that the tests do not have.
+	for crate in planner machine checker; do \
+	CARGO_TARGET_DIR=$(CARGO_TARGET_DIR)/mutants PROPTEST_DISABLE_FAILURE_PERSISTENCE=1 PROPTEST_MAX_SHRINK_ITERS=0 PROPTEST_CASES=64 \
+	nice -n 19 $(CARGO) mutants --package $$crate --shard $(SHARD) --sharding round-robin \
 	--output $(CARGO_TARGET_DIR)/mutants/$$crate || [ $$? -eq 2 ]; done
 
 chaos: ## real processes under every kind of fault for TIME (5m); needs root

@@ -13,6 +13,7 @@ use crate::view::{View, ViewError, Visit};
 use crate::{ApplyError, Stamp};
 
 mod bounds;
+mod damage;
 mod housekeeping;
 
 fn delete(key: &str, range_end: &'static [u8]) -> Body {

@@ -51,6 +51,37 @@ fn history_that_nobody_asked_for_is_read_in_parts() {
     assert_eq!(history(&replica, 6, "a", 1000), (vec![8], 8));
 }
 
+#[test]
+fn an_earlier_revision_shows_what_lived_then() {
+    let mut replica = Replica::default();
+    let all = Bytes::from_static(b"\0");
+    for key in ["a", "b", "c"] {
+        replica.put(key, "v");
+    }
+    for key in ["c", "a"] {
+        let gone = crate::command::DeleteRangeRequest {
+            key: key.into(),
+            ..Default::default()
+        };
+        replica.done(Body::DeleteRange(gone));
+    }
+    replica.put("c", "w");
+    let expected = ["a", "ab", "abc", "ab", "b", "bc"];
+    for (revision, expected) in (2..).zip(expected) {
+        let told = replica.ask(Ask::Range(RangeRequest {
+            key: all.clone(),
+            range_end: all.clone(),
+            revision,
+            ..Default::default()
+        }));
+        let Told::Range(range) = told else {
+            panic!("asked for a range, told {told:?}")
+        };
+        let keys: Vec<_> = range.kvs.iter().map(|kv| kv.key.clone()).collect();
+        assert_eq!(keys.concat(), expected.as_bytes(), "at {revision}");
+    }
+}
+
 fn hash(replica: &Replica, revision: i64) -> HashKv {
     match replica.ask(Ask::HashKv(AskRevision { revision })) {
         Told::HashKv(hash) => hash,

@@ -139,6 +139,38 @@ fn many_silent_sessions_end_in_several_commands() {
     assert_eq!(expire(&mut replica), (false, 256));
 }
 
+/// The invariants say that nothing outlives the window (checked after each batch).
+#[test]
+fn replies_are_kept_for_as_many_numbers_as_the_window_has() {
+    let window = record::session::WINDOW;
+    let mut replica = Replica::default();
+    let send = |replica: &mut Replica, seq, body| {
+        let sent = Command {
+            client_id: 9,
+            seq,
+            ..command(SPACE, body)
+        };
+        replica.reply(sent)
+    };
+    send(&mut replica, 0, Body::SessionOpen(SessionOpen {}));
+    let kept = |replica: &Replica| {
+        let reply = |seq: &u64| record::session::reply(&replica.view, SPACE, 9, *seq);
+        (1..=2 * window)
+            .filter(|seq| reply(seq).expect("memory never fails").is_some())
+            .collect::<Vec<_>>()
+    };
+    for seq in 1..=window {
+        send(&mut replica, seq, put("a", "v", 0));
+        assert_eq!(kept(&replica), (1..=seq).collect::<Vec<_>>());
+    }
+    send(&mut replica, window + 1, put("a", "v", 0));
+    assert_eq!(kept(&replica), (2..=window + 1).collect::<Vec<_>>());
+    // Numbers that nobody used leave the window too.
+    send(&mut replica, window + 10, put("a", "v", 0));
+    let used = (11..=window + 1).chain([window + 10]);
+    assert_eq!(kept(&replica), used.collect::<Vec<_>>());
+}
+
 #[test]
 fn drawn_lease_ids_are_positive_and_nobody_elses() {
     let draw = |replica: &mut Replica| match replica.done(Body::LeaseGrant(LeaseGrant { id: 0, ttl_s: 9 })) {
