@@ -172,3 +172,20 @@ async fn a_learner_is_added_promoted_and_another_taken_away() -> Result<()> {
     load.progress(200, LIMIT).await?;
     assert_nothing_lost(&cluster, load).await
 }
+
+/// Nobody writes, so the dead node's replica seems level for ever, and has the lowest id: the leader is to go elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_moves_while_another_node_is_dead() -> Result<()> {
+    let mut cluster = four_nodes(1).await?;
+    cluster.holdfast(0, &["partitions", "transfer", "1", "--to", "1"])?;
+    cluster.kill(1)?;
+    cluster.holdfast(0, &["partitions", "move", "1", "--from", "1", "--to", "4"])?;
+    let found = replicas(&cluster, 1)?;
+    let on: Vec<u64> = found.iter().map(|(node, _, _)| *node).collect();
+    let leads = found.iter().find(|(_, _, role)| role == "leader");
+    ensure!(
+        on == [2, 3, 4] && leads.is_some_and(|(node, _, _)| *node != 2),
+        "{found:?}"
+    );
+    Ok(())
+}

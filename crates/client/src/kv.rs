@@ -1,7 +1,7 @@
 //! An etcd client over the same endpoints, with the namespace in each request's metadata.
 
 use crate::error::{Error, ErrorKind};
-use crate::lent::Lender;
+use crate::lent::{Lender, Message};
 use crate::route::{Options, Route, Spread};
 use etcd_client::{BalancedChannelBuilder, Channel};
 use proto::metadata;
@@ -14,8 +14,8 @@ use tonic::transport::channel::Change;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, Service, ServiceExt};
 
-/// Connects an etcd client to one namespace. Requests go round the endpoints; one that is down is passed over, and what its
-/// connection did not take any more goes to another. What may have arrived is never sent twice.
+/// Connects an etcd client to one namespace. Requests go round the endpoints; one that is down is passed over, and what it
+/// did not look at any more goes to another. What may have been done is never sent twice.
 pub async fn connect_kv<E: AsRef<str>>(
     endpoints: impl IntoIterator<Item = E>,
     namespace: &str,
@@ -88,7 +88,8 @@ impl Service<Request<Body>> for Named {
             .headers_mut()
             .insert(metadata::NAMESPACE, self.namespace.clone());
         let route = self.route.clone();
-        let (head, mut body) = request.into_parts();
+        let (head, body) = request.into_parts();
+        let mut message = Message::from(body);
         Box::pin(async move {
             let deadline = Instant::now() + route.options().timeout;
             loop {
@@ -97,15 +98,18 @@ impl Service<Request<Body>> for Named {
                     Err(error) => return Err(BoxError::from(tonic::Status::unavailable(error.message))),
                 };
                 let lender = Lender::default();
-                let request = Request::from_parts(head.clone(), lender.lend(body));
+                let request = Request::from_parts(head.clone(), lender.lend(message));
                 let error = match way.channel.clone().oneshot(request).await {
-                    Ok(response) => return Ok(response),
+                    Ok(response) => {
+                        lender.taken();
+                        return Ok(response);
+                    }
                     Err(error) => error,
                 };
                 route.failed(&way, true);
-                // A connection that ended meanwhile took nothing: another endpoint may.
-                match lender.unread() {
-                    Some(unread) if Instant::now() < deadline => body = unread,
+                // A connection that ended meanwhile did nothing with it: another endpoint may.
+                match lender.untouched(&error) {
+                    Some(back) if Instant::now() < deadline => message = back,
                     _ => return Err(error.into()),
                 }
             }
@@ -114,57 +118,4 @@ impl Service<Request<Body>> for Named {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-    use tokio::net::TcpListener;
-    use tokio::sync::oneshot;
-    use tokio::task::JoinHandle;
-    use tokio_stream::wrappers::TcpListenerStream;
-    use tonic::service::Routes;
-    use tonic::transport::Server;
-
-    /// A server that knows no call, and says so; and what stops it.
-    #[expect(clippy::disallowed_methods, reason = "a real port for a server of the test")]
-    async fn serve() -> (String, oneshot::Sender<()>, JoinHandle<()>) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("bound").to_string();
-        let (stop, stopped) = oneshot::channel::<()>();
-        let server = Server::builder().add_routes(Routes::default());
-        let served = server.serve_with_incoming_shutdown(TcpListenerStream::new(listener), async {
-            let _ = stopped.await;
-        });
-        let task = tokio::spawn(async move { served.await.expect("served") });
-        (address, stop, task)
-    }
-
-    async fn ask(named: &Named) -> Result<(), BoxError> {
-        let request = Request::post("http://any/etcdserverpb.KV/Put").body(Body::new("message".to_owned()));
-        let asked = named.clone().oneshot(request.expect("well formed"));
-        let answered = tokio::time::timeout(Duration::from_secs(10), asked).await;
-        answered.expect("in time").map(drop)
-    }
-
-    #[tokio::test]
-    async fn what_a_stopped_endpoint_did_not_take_goes_to_another() {
-        let (first, stop, stopping) = serve().await;
-        let (second, _stop, _task) = serve().await;
-        let options = Options {
-            spread: Spread::RoundRobin,
-            ..Options::default()
-        };
-        let route = Route::new([first, second], options).expect("well formed");
-        let named = Named {
-            route: Arc::new(route),
-            namespace: HeaderValue::from_static("any"),
-        };
-        for _ in 0..4 {
-            ask(&named).await.expect("both answer, and have connections");
-        }
-        stop.send(()).expect("it serves");
-        stopping.await.expect("it stops");
-        for _ in 0..4 {
-            ask(&named).await.expect("the other one answers");
-        }
-    }
-}
+mod tests;

@@ -132,13 +132,15 @@ pub enum MembershipError {
         /// Entries.
         lag: u64,
     },
-    /// The target of a transfer is on a node to which there is no connection.
-    #[error("replica {replica} is on node {node}, which is not connected")]
+    /// The target of a transfer could not take over now: its node does not answer, or has not opened it yet.
+    #[error("replica {replica} on node {node} cannot take over now: {why}")]
     Unreachable {
         /// Who.
         replica: ReplicaId,
         /// Where it is.
         node: NodeId,
+        /// For people.
+        why: String,
     },
     /// It may or may not have happened; look at the status.
     #[error("outcome unknown: {0}")]

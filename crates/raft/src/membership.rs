@@ -14,8 +14,9 @@ use types::limits::TRANSFER_LAG_ENTRIES;
 use types::{NodeId, ReplicaId};
 
 use crate::error::MembershipError;
+use crate::network::last_logs;
 use crate::propose::{self, leader_node};
-use crate::replica::Group;
+use crate::replica::{Group, leader_of};
 use crate::types::{ReplicaNode, TypeConfig};
 
 type Changed = Result<ClientWriteResponse<TypeConfig>, RaftError<TypeConfig, ClientWriteError<TypeConfig>>>;
@@ -25,6 +26,9 @@ const LAG_POLL: Duration = Duration::from_millis(10);
 
 /// How long a target that lags a little is waited for once nothing new is proposed.
 const LEVEL_LIMIT: Duration = Duration::from_millis(200);
+
+/// How long the target's node may take to say that the target is there.
+const ASK_LIMIT: Duration = Duration::from_millis(100);
 
 /// Hands the leadership to `to` and waits until it moved. What is proposed meanwhile waits, and is then sent to the new
 /// leader: an entry still in flight would have an unknown fate.
@@ -42,7 +46,8 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
     // If it does not come level in time, the transfer goes on: Raft elects nobody whose log is shorter than a majority's.
     let _ = timeout(LEVEL_LIMIT, level(group, to)).await;
     // Members may have changed while this waited, and whoever hands over to nobody leads no more until it is deposed.
-    check_target(group, to)?;
+    check_target(group, to).await?;
+    let begun = group.leads().ok_or_else(|| not_leader(group))?;
     group
         .raft
         .trigger()
@@ -51,10 +56,16 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
         .map_err(|_| MembershipError::Stopped)?;
     let mut server = group.server.clone();
     let moved = async {
-        while server.borrow_watched().current_leader != Some(to.0) {
+        loop {
+            let (leader, vote) = {
+                let server = server.borrow_watched();
+                (leader_of(&server), server.vote.leader_id)
+            };
+            if let Some(outcome) = outcome(leader.filter(|_| vote != begun), to) {
+                return outcome;
+            }
             server.changed().await.map_err(|_| MembershipError::Stopped)?;
         }
-        Ok(())
     };
     timeout(limit, moved).await.map_err(|_| {
         MembershipError::Unknown(format!(
@@ -62,6 +73,22 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
             limit.as_millis()
         ))
     })?
+}
+
+/// What a hand-over came to, by who leads after the one who handed over. Of leaders that follow each other quickly only
+/// the last may be seen: it need not be `to`.
+fn outcome(next: Option<(ReplicaId, NodeId)>, to: ReplicaId) -> Option<Result<(), MembershipError>> {
+    let (leader, node) = next?;
+    Some(match leader == to {
+        true => Ok(()),
+        false => Err(MembershipError::NotLeader { leader: Some(node) }),
+    })
+}
+
+fn not_leader(group: &Group) -> MembershipError {
+    MembershipError::NotLeader {
+        leader: group.leader().map(|(_, node)| node),
+    }
 }
 
 /// Returns when the log of `to` ends where the log here ends, or this replica does not lead any more.
@@ -86,14 +113,35 @@ async fn level(group: &Group, to: ReplicaId) {
 async fn wait_for_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
     let end = Instant::now() + Duration::from_millis(3 * group.timing.heartbeat_ms);
     loop {
-        match check_target(group, to) {
+        match check_target(group, to).await {
             Err(MembershipError::Lagging { .. }) if Instant::now() < end => sleep(LAG_POLL).await,
             outcome => return outcome,
         }
     }
 }
 
-fn check_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
+/// Its log may have been level when it was last heard of: whether it is there to take over, only its node can say. Who
+/// hands over to nobody leads no more until it is deposed.
+async fn check_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
+    let node = level_voter(group, to)?;
+    let refused = |why| MembershipError::Unreachable {
+        replica: to,
+        node,
+        why,
+    };
+    let peers = group.peers.upgrade().ok_or(MembershipError::Stopped)?;
+    let asked = [(group.partition, to)];
+    let open = last_logs::ask(&peers, node, &asked, ASK_LIMIT)
+        .await
+        .map_err(|error| refused(error.to_string()))?;
+    match open.contains_key(&to) {
+        true => Ok(()),
+        false => Err(refused("it is not open there".into())),
+    }
+}
+
+/// The node of a voter that, as far as is known here, is nearly level.
+fn level_voter(group: &Group, to: ReplicaId) -> Result<NodeId, MembershipError> {
     let status = group.status();
     if !status.is_leader {
         return Err(MembershipError::NotLeader {
@@ -106,20 +154,12 @@ fn check_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
             group.partition
         )));
     };
-    // Its log may have been level when it was last heard of; a leader that hands over to nobody leads no more.
-    let peers = group.peers.upgrade();
-    if !peers.is_some_and(|peers| peers.is_connected(*node)) {
-        return Err(MembershipError::Unreachable {
-            replica: to,
-            node: *node,
-        });
-    }
     let matched = status.matched.get(&to).copied().unwrap_or(0);
     let lag = status.last_log.saturating_sub(matched);
     if lag > TRANSFER_LAG_ENTRIES {
         return Err(MembershipError::Lagging { replica: to, lag });
     }
-    Ok(())
+    Ok(*node)
 }
 
 /// Adds a replica that does not vote; does not wait for it to catch up.
@@ -177,9 +217,7 @@ pub(crate) async fn remove_learner(group: &Group, replica: ReplicaId) -> Result<
 
 async fn change(group: &Group, changed: impl Future<Output = Changed>) -> Result<(), MembershipError> {
     if group.leads().is_none() {
-        return Err(MembershipError::NotLeader {
-            leader: group.leader().map(|(_, node)| node),
-        });
+        return Err(not_leader(group));
     }
     let limit = group.timing.change_limit();
     let changed = async {
@@ -211,5 +249,24 @@ fn membership_error(error: ClientWriteError<TypeConfig>) -> MembershipError {
             MembershipError::InProgress
         }
         other => MembershipError::Invalid(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hand_over_ends_with_the_next_leader_whoever_it_is() {
+        let (to, other) = (ReplicaId(2), ReplicaId(3));
+        assert!(outcome(None, to).is_none());
+        assert!(matches!(outcome(Some((to, NodeId(5))), to), Some(Ok(()))));
+        let passed_on = outcome(Some((other, NodeId(6))), to);
+        assert!(matches!(
+            passed_on,
+            Some(Err(MembershipError::NotLeader {
+                leader: Some(NodeId(6))
+            }))
+        ));
     }
 }

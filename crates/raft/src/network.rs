@@ -22,6 +22,7 @@ mod checkpoint;
 mod client;
 mod dispatch;
 mod factory;
+pub(crate) mod last_logs;
 mod marks;
 mod pipeline;
 mod quick;

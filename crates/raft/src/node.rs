@@ -416,6 +416,11 @@ impl Node {
         }
     }
 
+    /// Whether there is a connection to a node over which requests can be sent now.
+    pub fn is_connected(&self, node: NodeId) -> bool {
+        self.network.peers.is_connected(node)
+    }
+
     /// Tries voters on nodes that are connected, the most caught up first.
     async fn hand_over(&self, replica: &Replica) {
         let status = replica.status();

@@ -168,7 +168,7 @@ impl Group {
 }
 
 /// The leader that these metrics name, if its node is known.
-fn leader_of(server: &RaftServerMetrics<TypeConfig>) -> Option<(ReplicaId, NodeId)> {
+pub(crate) fn leader_of(server: &RaftServerMetrics<TypeConfig>) -> Option<(ReplicaId, NodeId)> {
     let leader = server.current_leader?;
     let node = server.membership_config.get_node(&leader)?;
     Some((ReplicaId(leader), NodeId(node.node)))

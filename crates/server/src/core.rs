@@ -130,6 +130,7 @@ pub struct Core {
     broken: Mutex<BTreeSet<ReplicaId>>,
     /// Replicas here that differ from their leader, by partition.
     differing: Mutex<BTreeMap<PartitionId, ReplicaId>>,
+    started: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -157,6 +158,7 @@ impl Core {
             serving: RwLock::default(),
             broken: Mutex::default(),
             differing: Mutex::default(),
+            started: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         })
     }
@@ -362,6 +364,16 @@ impl Core {
     /// Index applied by the local replica.
     pub fn applied(&self, partition: PartitionId) -> Option<u64> {
         self.replica(partition).map(|replica| replica.status().applied)
+    }
+
+    /// Whether the node has opened all that it holds and takes requests.
+    pub fn is_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// The node takes requests from now on.
+    pub fn started(&self) {
+        self.started.store(true, Ordering::Relaxed);
     }
 
     /// Whether the node is on its way out: it should lead nothing and accept nothing new.

@@ -14,6 +14,7 @@ use tonic::Status;
 use types::planted::{self, Planted};
 use types::{BootId, NodeId, PartitionId, ReplicaId};
 
+use super::last_logs;
 use super::marks::{Marks, Reason};
 use super::receive::{self, Receiving, Room};
 use super::{CONFIRM_LIMIT, Registry};
@@ -81,25 +82,6 @@ impl Dispatch {
             Kind::CheckpointChunk => async move { receiving.chunk(at, frame.body).await }.boxed(),
             _ => async move { receiving.end(at, raft, frame.body).await }.boxed(),
         }
-    }
-
-    /// The last log id of each group asked for that is here.
-    fn last_logs(&self, body: Bytes) -> Result<Bytes, Status> {
-        let mut asked: peer::LastLogs = convert::decode("last logs", body)?;
-        asked.groups.retain_mut(|group| {
-            match self
-                .registry
-                .raft(PartitionId(group.partition), ReplicaId(group.replica))
-            {
-                Some((raft, _)) => {
-                    let last = raft.data_metrics().borrow_watched().last_log;
-                    group.last_log_id = last.map(|id| convert::log_id_out(&id));
-                    true
-                }
-                None => false,
-            }
-        });
-        Ok(convert::encode(&asked))
     }
 }
 
@@ -219,7 +201,9 @@ impl FrameHandler for Dispatch {
                 | Kind::CheckpointChunk
                 | Kind::CheckpointEnd),
             ) => self.group(kind, frame),
-            Ok(Kind::LastLog) => std::future::ready(self.last_logs(frame.body)).boxed(),
+            Ok(Kind::LastLog) => {
+                std::future::ready(last_logs::answer(self.registry.as_ref(), frame.body)).boxed()
+            }
             Ok(kind) => {
                 let requests = self.requests.clone();
                 let partition = PartitionId(frame.partition);

@@ -15,15 +15,14 @@ use env::Env;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use openraft::async_runtime::watch::WatchReceiver;
-use proto::peer::{Kind, Lane, LastLog, LastLogs};
 use tokio::sync::broadcast;
 use types::{BootId, NodeId, PartitionId, ReplicaId};
 
 use super::Registry;
 use super::dispatch::leader_node;
+use super::last_logs::{self, Last};
 use super::marks::{Marks, Reason};
-use crate::convert;
-use crate::peer::{DeadEvidence, Peers, frame};
+use crate::peer::{DeadEvidence, Peers};
 use crate::types::{LogId, Raft, TransferRequest, Vote};
 
 /// How long the others may take to say which logs they have.
@@ -184,49 +183,25 @@ impl Quick {
     }
 }
 
-/// The last log ids of the other voters, as far as they answer in time. Raft's order: term, then index.
-async fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> BTreeMap<ReplicaId, (u64, u64)> {
-    let mut questions: BTreeMap<NodeId, LastLogs> = BTreeMap::new();
+/// The last log ids of the other voters, as far as they answer in time.
+async fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> BTreeMap<ReplicaId, Last> {
+    let mut questions: BTreeMap<NodeId, Vec<(PartitionId, ReplicaId)>> = BTreeMap::new();
     for orphan in orphans {
         for (replica, node) in &orphan.others {
-            let group = LastLog {
-                partition: orphan.partition.0,
-                replica: replica.0,
-                last_log_id: None,
-            };
-            questions.entry(*node).or_default().groups.push(group);
+            let question = (orphan.partition, *replica);
+            questions.entry(*node).or_default().push(question);
         }
     }
-    let mut asking: FuturesUnordered<_> = questions
-        .into_iter()
-        .filter_map(|(node, question)| {
-            let question = convert::encode(&question);
-            let frame = frame(
-                Kind::LastLog,
-                PartitionId(0),
-                ReplicaId(0),
-                ReplicaId(0),
-                question,
-            );
-            Some(peers.begin(node, Lane::Control, frame).ok()?.within(ASK_LIMIT))
-        })
-        .collect();
-    let mut answers = BTreeMap::new();
-    while let Some(answer) = asking.next().await {
-        let Ok(Ok(answer)) = answer.map(|answer| convert::decode::<LastLogs>("last logs", answer)) else {
-            continue;
-        };
-        for group in answer.groups {
-            let last = group.last_log_id.unwrap_or_default();
-            answers.insert(ReplicaId(group.replica), (last.term, last.index));
-        }
-    }
-    answers
+    let asking = questions
+        .iter()
+        .map(|(node, replicas)| last_logs::ask(peers, *node, replicas, ASK_LIMIT));
+    let answers = futures::future::join_all(asking).await;
+    answers.into_iter().flatten().flatten().collect()
 }
 
 /// Whether this replica has the most advanced log of those that answered. Who did not answer is not waited for
 /// longer than the jitter.
-fn comes_first(orphan: &Orphan, theirs: &BTreeMap<ReplicaId, (u64, u64)>) -> bool {
+fn comes_first(orphan: &Orphan, theirs: &BTreeMap<ReplicaId, Last>) -> bool {
     let mine = orphan.last_log.map_or((0, 0), |id| (id.leader_id.term, id.index));
     orphan
         .others

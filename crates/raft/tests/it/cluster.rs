@@ -333,3 +333,39 @@ async fn nobody_hands_over_to_a_node_that_is_gone() {
     let status = replica.status();
     assert!(status.is_leader && status.term == term, "{status:?}");
 }
+
+/// Its node is back and connected, and opens one replica after the other: this one is not there yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_hands_over_to_a_replica_that_is_not_open_yet() {
+    let mut cluster = Cluster::new(3).await;
+    cluster.form(&[1, 2, 3]).await;
+    cluster.put("before", "1").await.unwrap();
+    let leader = cluster.wait_leader().await;
+    let starting = (1..=3).find(|n| *n != leader).unwrap();
+    let replica = cluster.replica(leader);
+    let term = replica.status().term;
+    cluster.kill(starting).await;
+    cluster.boot(starting).await;
+    eventually("it is connected again", || {
+        let peers = cluster.node(leader).peers();
+        let peer = peers.iter().find(|peer| peer.node == NodeId(starting));
+        peer.is_some_and(|peer| peer.state == PeerState::Alive)
+    })
+    .await;
+    let refused = replica.transfer_leader(replica_of(starting)).await;
+    assert!(
+        matches!(refused, Err(MembershipError::Unreachable { .. })),
+        "{refused:?}"
+    );
+    cluster.put("after", "1").await.unwrap();
+    let status = replica.status();
+    assert!(status.is_leader && status.term == term, "{status:?}");
+    cluster
+        .node(starting)
+        .open(P, replica_of(starting))
+        .await
+        .unwrap();
+    let target = replica_of(starting);
+    changed(|| replica.transfer_leader(target)).await;
+    assert!(cluster.replica(starting).is_leader());
+}

@@ -63,6 +63,7 @@ impl Core {
             disk_full: self.guard.is_full(),
             broken: self.broken.lock().iter().map(|id| id.0).collect(),
             stopping: self.is_stopping(),
+            starting: !self.is_started(),
             differing: self.differing.lock().values().map(|id| id.0).collect(),
         }
     }

@@ -1,7 +1,7 @@
 //! The leader's part: moves the group's membership to the wanted replicas, one change after the other
 //! (`planner::membership` says which), many partitions side by side.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use types::limits::TRANSFER_LAG_ENTRIES;
 use types::planted::{self, Planted};
-use types::{PartitionId, ReplicaId};
+use types::{NodeId, PartitionId, ReplicaId};
 
 use crate::core::Core;
 
@@ -63,23 +63,20 @@ fn members(core: &Core, partition: PartitionId) -> Option<(raft::Replica, Member
     if !status.is_leader {
         return None;
     }
-    let near = |id: &ReplicaId| {
-        let matched = status.matched.get(id).copied().unwrap_or(0);
-        *id == replica.replica_id() || (matched > 0 && matched + TRANSFER_LAG_ENTRIES >= status.last_log)
+    let nodes: BTreeMap<ReplicaId, NodeId> = status.voters.iter().chain(&status.learners).copied().collect();
+    // Of a node that is gone, what it had when it went says nothing of what it can do.
+    let near = |(id, node): &(&ReplicaId, &NodeId)| {
+        let matched = status.matched.get(*id).copied().unwrap_or(0);
+        let level = matched > 0 && matched + TRANSFER_LAG_ENTRIES >= status.last_log;
+        **id == replica.replica_id() || (level && core.raft().is_connected(**node))
     };
     let members = Members {
         own: replica.replica_id(),
         voters: status.voters.iter().map(|(id, _)| *id).collect(),
         learners: status.learners.iter().map(|(id, _)| *id).collect(),
-        caught_up: status
-            .voters
-            .iter()
-            .chain(&status.learners)
-            .map(|(id, _)| *id)
-            .filter(near)
-            .collect(),
+        caught_up: nodes.iter().filter(near).map(|(id, _)| *id).collect(),
         joint: status.is_joint,
-        nodes: status.voters.iter().chain(&status.learners).copied().collect(),
+        nodes,
     };
     Some((replica, members))
 }

@@ -40,7 +40,12 @@ pub fn observed(reports: &BTreeMap<NodeId, NodeReport>) -> Observed {
                     &mut group.learners
                 };
                 set.insert(id);
-                if member.matched + TRANSFER_LAG_ENTRIES >= replica.last_log && member.matched > 0 {
+                // What was matched may be from before its node went away.
+                let starting = reports
+                    .get(&NodeId(member.node))
+                    .is_some_and(|there| there.starting);
+                let level = member.matched + TRANSFER_LAG_ENTRIES >= replica.last_log && member.matched > 0;
+                if level && !starting {
                     group.caught_up.insert(id);
                 }
             }
@@ -94,6 +99,27 @@ mod tests {
         assert_eq!(
             group.caught_up,
             [ReplicaId(1), ReplicaId(2)].into_iter().collect()
+        );
+        assert_eq!(group.voters.len(), 3);
+    }
+
+    #[test]
+    fn nothing_moves_to_a_node_that_is_still_starting() {
+        let (second, starting) = report(2, 6, &[]);
+        let starting = NodeReport {
+            starting: true,
+            ..starting
+        };
+        let reports = [
+            report(1, 7, &[(1, 1000), (2, 1000), (3, 1000)]),
+            (second, starting),
+        ]
+        .into_iter()
+        .collect();
+        let group = &observed(&reports).partitions[&PartitionId(1)];
+        assert_eq!(
+            group.caught_up,
+            [ReplicaId(1), ReplicaId(3)].into_iter().collect()
         );
         assert_eq!(group.voters.len(), 3);
     }
