@@ -1,3 +1,5 @@
+//! Where requests go when an endpoint stops, refuses or breaks.
+
 use super::*;
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
