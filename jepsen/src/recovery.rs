@@ -1,5 +1,5 @@
 //! How long writes pause after one fault, many times over: faults of one kind, one after the other and each alone, on a
-//! cluster that is in order, while each partition is written without rest.
+//! cluster that is in order, while partitions are written without rest.
 //!
 //! ```text
 //!  order    probers begin   strike             writes are back      mend            order
@@ -35,7 +35,7 @@ use round::{Place, Round, Sample};
 use table::Row;
 
 /// Puts each second that all probers together try, unless something else is asked for.
-const PUTS: u64 = 3200;
+const PUTS: u64 = 800;
 /// Shortest time between two puts of a prober.
 const EVERY_MS: u64 = 5;
 
@@ -65,7 +65,11 @@ pub struct Recovery {
     /// Partitions beside the meta partition.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub partitions: u32,
-    /// Milliseconds between two puts of a prober. Default: 5, or as many as keep all of them at 3200 puts a second.
+    /// Partitions that are written meanwhile, at most; half of them are led by the node that is struck. All groups take
+    /// part in what happens to a node, and more probers only keep the machine busy.
+    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub probers: u32,
+    /// Milliseconds between two puts of a prober. Default: 5, or as many as keep all of them at 800 puts a second.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..=1000))]
     pub every: Option<u64>,
     /// How long a put may take before it has failed.
@@ -82,6 +86,7 @@ struct Report {
     again: String,
     nodes: u64,
     partitions: u32,
+    probed: u32,
     rounds: u32,
     every_ms: u64,
     rows: Vec<Row>,
@@ -110,10 +115,11 @@ impl Recovery {
     fn again(&self, seed: u64) -> String {
         let faults: Vec<String> = self.fault.iter().map(|fault| fault.name()).collect();
         format!(
-            "jepsen/run recovery --fault {} --rounds {} --partitions {} --every {} --deadline {}s {}",
+            "jepsen/run recovery --fault {} --rounds {} --partitions {} --probers {} --every {} --deadline {}s {}",
             faults.join(","),
             self.rounds,
             self.partitions,
+            self.probers,
             self.every_ms(),
             self.deadline.as_secs(),
             self.ground.words(seed).join(" ")
@@ -121,7 +127,7 @@ impl Recovery {
     }
 
     fn every_ms(&self) -> u64 {
-        let shared = u64::from(self.partitions) * 1000 / PUTS;
+        let shared = u64::from(self.partitions.min(self.probers)) * 1000 / PUTS;
         self.every.unwrap_or_else(|| shared.max(EVERY_MS))
     }
 
@@ -131,6 +137,7 @@ impl Recovery {
             again: self.again(seed),
             nodes: self.ground.nodes,
             partitions: self.partitions,
+            probed: self.partitions.min(self.probers),
             rounds: self.rounds,
             every_ms: self.every_ms(),
             rows: Vec::new(),
@@ -188,6 +195,7 @@ impl Recovery {
             cluster,
             operator,
             places,
+            probers: self.probers as usize,
             pace: Pace {
                 every: Duration::from_millis(self.every_ms()),
                 deadline: self.deadline,
@@ -244,8 +252,8 @@ impl Report {
 
     fn text(&self) -> String {
         let mut text = format!(
-            "{} controllers, {} partitions, a put each {} ms in each\n",
-            self.nodes, self.partitions, self.every_ms
+            "{} controllers, {} partitions, a put each {} ms in {} of them\n",
+            self.nodes, self.partitions, self.every_ms, self.probed
         );
         text += &table::text(&self.rows);
         for line in self.broken.iter().chain(&self.unseen) {

@@ -84,6 +84,8 @@ pub struct Place {
     pub operator: Client,
     /// A key space in each partition.
     pub places: Vec<(u32, String)>,
+    /// Partitions that are written, at most.
+    pub probers: usize,
     /// How often probers put.
     pub pace: Pace,
     /// Time.
@@ -109,7 +111,8 @@ impl Place {
         let all = self.cluster.endpoints();
         let kept = |at: &usize| fault.is_planned() || *at != victim;
         let endpoints: Vec<String> = (0..all.len()).filter(kept).map(|at| all[at].clone()).collect();
-        let probers = Probers::begin(&self.places, &endpoints, self.pace, self.clock.clone()).await?;
+        let probed = probed(&self.places, &led, self.probers);
+        let probers = Probers::begin(&probed, &endpoints, self.pace, self.clock.clone()).await?;
         let usual_from = self.now_ns();
         tokio::time::sleep(USUAL).await;
         let struck_at = self.now_ns();
@@ -242,6 +245,18 @@ fn sample(
     }
 }
 
+/// At most so many places, half of them of these partitions, as far as there are enough of both.
+fn probed(places: &[(u32, String)], led: &BTreeSet<u32>, most: usize) -> Vec<(u32, String)> {
+    let (here, elsewhere): (Vec<_>, Vec<_>) = places.iter().cloned().partition(|(id, _)| led.contains(id));
+    let others = elsewhere
+        .len()
+        .min((most / 2).max(most.saturating_sub(here.len())));
+    here.into_iter()
+        .take(most - others)
+        .chain(elsewhere.into_iter().take(others))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -282,5 +297,17 @@ mod tests {
         check(Fault::Restart, 6010..6200, 200.0, 200.0);
         // It never came back.
         check(Fault::Cut, 3010..20_000, 7000.0, 7000.0);
+    }
+
+    #[test]
+    fn half_of_what_is_probed_is_led_by_the_node_that_is_struck() {
+        let places: Vec<(u32, String)> = (1..=64).map(|id| (id, id.to_string())).collect();
+        let led: BTreeSet<u32> = (1..=64).filter(|id| id % 3 == 0).collect();
+        for (most, here, elsewhere) in [(16, 8, 8), (64, 21, 43), (100, 21, 43), (1, 1, 0), (50, 21, 29)] {
+            let probed = probed(&places, &led, most);
+            let (mine, others): (Vec<_>, Vec<_>) = probed.iter().partition(|(id, _)| led.contains(id));
+            assert_eq!((mine.len(), others.len()), (here, elsewhere), "{most}");
+        }
+        assert_eq!(probed(&places[..1], &BTreeSet::from([1]), 16).len(), 1);
     }
 }

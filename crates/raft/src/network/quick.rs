@@ -3,8 +3,8 @@
 //!
 //! ```text
 //! death of node D found -> ask the other voters which logs they have (one message each)
-//!   mine is the most advanced (ties: lowest replica id) -> stand now
-//!   else                                                -> stand after 20-50 ms, unless someone leads by then
+//!   mine is the most advanced (ties: by turns)  -> stand as soon as all have answered
+//!   else, or somebody does not answer           -> stand after 20-50 ms, unless someone leads by then
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +12,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use env::Env;
-use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::broadcast;
 use types::{BootId, NodeId, PartitionId, ReplicaId};
@@ -25,9 +25,7 @@ use super::marks::{Marks, Reason};
 use crate::peer::{DeadEvidence, Peers};
 use crate::types::{LogId, Raft, TransferRequest, Vote};
 
-/// How long the others may take to say which logs they have.
-const ASK_LIMIT: Duration = Duration::from_millis(10);
-/// Jitter of those that do not stand first.
+/// Jitter of those that do not stand first; nobody's answer is waited for longer.
 const JITTER_MS: (u64, u64) = (20, 50);
 /// After a round for a node, the next one for the same node waits this long; doubling, up to the last, while rounds
 /// follow each other within twice the wait.
@@ -149,24 +147,23 @@ impl Quick {
     }
 
     async fn round(&self, peers: &Arc<Peers>, evidence: DeadEvidence, orphans: Vec<Orphan>) {
-        let theirs = ask(peers, &orphans).await;
+        let theirs = ask(peers, &orphans).shared();
         let mut standing: FuturesUnordered<_> = orphans
             .into_iter()
-            .map(|orphan| {
-                let wait = match comes_first(&orphan, &theirs) {
-                    true => Duration::ZERO,
-                    false => Duration::from_millis(self.env.rng.between(JITTER_MS.0, JITTER_MS.1)),
-                };
-                self.stand(evidence, orphan, wait)
-            })
+            .map(|orphan| self.stand(evidence, orphan, theirs.clone()))
             .collect();
         while standing.next().await.is_some() {}
     }
 
-    async fn stand(&self, evidence: DeadEvidence, orphan: Orphan, wait: Duration) {
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
-        }
+    async fn stand(&self, evidence: DeadEvidence, orphan: Orphan, theirs: impl Future<Output = Lasts>) {
+        let jitter = Duration::from_millis(self.env.rng.between(JITTER_MS.0, JITTER_MS.1));
+        let first = async {
+            match comes_first(&orphan, &theirs.await) {
+                true => {}
+                false => std::future::pending().await,
+            }
+        };
+        let _ = tokio::time::timeout(jitter, first).await;
         // Someone else stood and was heard meanwhile: leave it to them.
         if orphan.raft.metrics().borrow_watched().vote != orphan.vote {
             return;
@@ -183,8 +180,11 @@ impl Quick {
     }
 }
 
+/// The last log ids of replicas, as far as they are known.
+type Lasts = BTreeMap<ReplicaId, Last>;
+
 /// The last log ids of the other voters, as far as they answer in time.
-async fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> BTreeMap<ReplicaId, Last> {
+fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> impl Future<Output = Lasts> + use<> {
     let mut questions: BTreeMap<NodeId, Vec<(PartitionId, ReplicaId)>> = BTreeMap::new();
     for orphan in orphans {
         for (replica, node) in &orphan.others {
@@ -192,24 +192,41 @@ async fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> BTreeMap<ReplicaId, Last
             questions.entry(*node).or_default().push(question);
         }
     }
-    let asking = questions
-        .iter()
-        .map(|(node, replicas)| last_logs::ask(peers, *node, replicas, ASK_LIMIT));
-    let answers = futures::future::join_all(asking).await;
-    answers.into_iter().flatten().flatten().collect()
+    let peers = peers.clone();
+    async move {
+        let limit = Duration::from_millis(JITTER_MS.1);
+        let asking = questions
+            .iter()
+            .map(|(node, replicas)| last_logs::ask(&peers, *node, replicas, limit));
+        let answers = futures::future::join_all(asking).await;
+        answers.into_iter().flatten().flatten().collect()
+    }
 }
 
-/// Whether this replica has the most advanced log of those that answered. Who did not answer is not waited for
-/// longer than the jitter.
-fn comes_first(orphan: &Orphan, theirs: &BTreeMap<ReplicaId, Last>) -> bool {
+/// Whether this replica has the most advanced log of all voters that may live. Who did not answer may have a better one.
+fn comes_first(orphan: &Orphan, theirs: &Lasts) -> bool {
     let mine = orphan.last_log.map_or((0, 0), |id| (id.leader_id.term, id.index));
     orphan
         .others
         .iter()
         .all(|(replica, _)| match theirs.get(replica) {
-            Some(other) => mine > *other || (mine == *other && orphan.replica < *replica),
+            Some(other) => {
+                mine > *other
+                    || (mine == *other
+                        && turn(orphan.partition, orphan.replica) < turn(orphan.partition, *replica))
+            }
             None => false,
         })
+}
+
+/// Order among replicas with equal logs. It differs from partition to partition, so that the groups of a dead node
+/// spread over those that are left, and the balancer need not move half of them a moment later.
+fn turn(partition: PartitionId, replica: ReplicaId) -> (u64, ReplicaId) {
+    // Finalizer of splitmix64: each bit of the ids changes half the bits.
+    let mut mixed = replica.0 ^ (u64::from(partition.0) << 32);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    (mixed ^ (mixed >> 31), replica)
 }
 
 #[cfg(test)]
@@ -233,5 +250,21 @@ mod tests {
         assert!(!rounds.allow(&died(5), at(104_000)), "the back-off doubled");
         assert!(rounds.allow(&died(6), at(110_000)), "and ends after a quiet time");
         assert!(rounds.allow(&died(7), at(111_000)));
+    }
+
+    #[test]
+    fn with_equal_logs_each_survivor_stands_first_in_its_share_of_the_groups() {
+        // Ids as they are given out: one node after the other, or one partition after the other.
+        for ids in [|p: u64| [p, 64 + p], |p: u64| [2 * p, 2 * p + 1]] {
+            let first = (1..=64)
+                .filter(|p| {
+                    let partition = PartitionId(*p as u32);
+                    let [one, other] = ids(*p).map(|id| turn(partition, ReplicaId(id)));
+                    assert_ne!(one, other);
+                    one < other
+                })
+                .count();
+            assert!((20..=44).contains(&first), "{first} of 64");
+        }
     }
 }
