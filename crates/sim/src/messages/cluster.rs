@@ -10,6 +10,7 @@ use env::{Blocking, Env, SeededRng};
 use raft::{MembershipError, Replica};
 use storage::memory::MemoryDisk;
 use tokio::sync::Notify;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use types::{NodeId, PartitionId, ReplicaId};
 use workload::numbers::Numbers;
@@ -79,6 +80,7 @@ pub struct Cluster {
     clock: Arc<TrueClock>,
     stop: Arc<AtomicBool>,
     stop_moves: Arc<AtomicBool>,
+    moves: JoinSet<()>,
 }
 
 impl Cluster {
@@ -106,6 +108,7 @@ impl Cluster {
             clock: Arc::new(TrueClock::since(Instant::now())),
             stop: Arc::default(),
             stop_moves: Arc::default(),
+            moves: JoinSet::new(),
             fabric,
             news,
             trace,
@@ -225,7 +228,7 @@ impl Cluster {
     /// Starts what moves leaders and replicas.
     pub fn start_moves(&mut self) {
         let client = self.client(self.stop_moves.clone());
-        tokio::spawn(moves::disturb(self.members.clone(), client));
+        self.moves.spawn(moves::disturb(self.members.clone(), client));
     }
 
     fn client(&mut self, stop: Arc<AtomicBool>) -> Client {
@@ -265,6 +268,10 @@ impl Cluster {
             self.bring_up(at);
         }
         self.stop_moves.store(true, Ordering::Relaxed);
+        // The last of them may be half done.
+        let mut moves = std::mem::take(&mut self.moves);
+        let ended = async { while moves.join_next().await.is_some() {} };
+        self.done("moves ended", ended).await?;
         let clearing = moves::clear_away(self.members.clone());
         self.done("what moves have left is cleared away", clearing)
             .await?;

@@ -168,7 +168,7 @@ fn a_full_queue_makes_callers_wait() {
     let dir = tempfile::tempdir().unwrap();
     let (log, release, begun) = held_log(dir.path());
     let pushed = Arc::new(AtomicUsize::new(0));
-    let (counted, pusher_log) = (pushed.clone(), log.clone());
+    let (counted, pusher_log, held) = (pushed.clone(), log.clone(), begun.clone());
     let (sender, receiver) = channel();
     let all = limits::LOG_QUEUE_OPERATIONS + 1000;
     let pusher = std::thread::Builder::new()
@@ -178,15 +178,18 @@ fn a_full_queue_makes_callers_wait() {
                 let sender = sender.clone();
                 pusher_log.save_vote(R, Bytes::new(), Box::new(move |_| sender.send(number).unwrap()));
                 counted.fetch_add(1, Ordering::SeqCst);
+                // The writer takes all that is there: it is to be held with the first one alone.
+                while held.load(Ordering::SeqCst) == 0 {
+                    std::thread::yield_now();
+                }
             }
         })
         .unwrap();
     while pushed.load(Ordering::SeqCst) < limits::LOG_QUEUE_OPERATIONS {
         std::thread::yield_now();
     }
-    // The writer took some before it was held; the rest fill the queue, and the last ones cannot get in.
-    let taken = begun.load(Ordering::SeqCst);
-    assert_eq!(taken, 1);
+    // The rest fill the queue, and the last ones cannot get in.
+    assert_eq!(begun.load(Ordering::SeqCst), 1);
     assert!(pushed.load(Ordering::SeqCst) < all);
     drop(release);
     pusher.join().unwrap();
