@@ -92,13 +92,16 @@ impl Service<Request<Body>> for Named {
         let mut message = Message::from(body);
         Box::pin(async move {
             let deadline = Instant::now() + route.options().timeout;
+            // Each may turn it away once, and the first one again, over a connection that is not old.
+            let mut attempts = route.names().len() + 1;
             loop {
+                attempts -= 1;
                 let way = match route.pick("Connect", deadline).await {
                     Ok(way) => way,
                     Err(error) => return Err(BoxError::from(tonic::Status::unavailable(error.message))),
                 };
-                let lender = Lender::default();
-                let request = Request::from_parts(head.clone(), lender.lend(message));
+                let lender = Lender::new(message);
+                let request = Request::from_parts(head.clone(), lender.lend());
                 let error = match way.channel.clone().oneshot(request).await {
                     Ok(response) => {
                         lender.taken();
@@ -107,9 +110,9 @@ impl Service<Request<Body>> for Named {
                     Err(error) => error,
                 };
                 route.failed(&way, true);
-                // A connection that ended meanwhile did nothing with it: another endpoint may.
+                // It was turned away, or its connection had ended: another endpoint may take it.
                 match lender.untouched(&error) {
-                    Some(back) if Instant::now() < deadline => message = back,
+                    Some(back) if attempts > 0 && Instant::now() < deadline => message = back,
                     _ => return Err(error.into()),
                 }
             }

@@ -11,8 +11,10 @@ use h2::Reason;
 use http_body::{Frame, SizeHint};
 use tonic::body::Body;
 use tonic::codegen::Bytes;
+use types::limits::REQUEST_BYTES;
 
-type Data = <Body as http_body::Body>::Data;
+/// Of what was read, at most so much is kept: the largest request, and what frames add to it.
+const KEPT_BYTES: usize = REQUEST_BYTES + 64 * 1024;
 
 /// A body, or what is left of one after its first parts.
 pub(crate) struct Message {
@@ -27,13 +29,37 @@ impl From<Body> for Message {
     }
 }
 
+/// What was read of a body, to be sent again.
+#[derive(Default)]
+struct Read {
+    parts: VecDeque<Bytes>,
+    bytes: usize,
+}
+
 #[derive(Default)]
 struct Lending {
-    /// What was read so far; `None` once it is not needed any more.
-    read: Option<VecDeque<Bytes>>,
-    /// What was not read, once nobody reads any more.
-    back: Option<Message>,
+    /// What was not read yet; `None` once it was taken back.
+    message: Option<Message>,
+    /// What was read so far; `None` once it cannot or need not be sent again.
+    read: Option<Read>,
+    /// Without content: it is sent without being read, so that being unread shows nothing.
+    empty: bool,
     was_read: bool,
+}
+
+impl Lending {
+    fn keep(&mut self, polled: &Poll<Option<Result<Frame<Bytes>, tonic::Status>>>) {
+        let Poll::Ready(Some(frame)) = polled else { return };
+        let data = frame.as_ref().ok().and_then(Frame::data_ref);
+        self.read = match (self.read.take(), data) {
+            (Some(mut read), Some(data)) if read.bytes + data.len() <= KEPT_BYTES => {
+                read.bytes += data.len();
+                read.parts.push_back(data.clone());
+                Some(read)
+            }
+            _ => None,
+        };
+    }
 }
 
 /// Where a body comes back to.
@@ -41,18 +67,20 @@ struct Lending {
 pub(crate) struct Lender(Arc<Mutex<Lending>>);
 
 impl Lender {
-    /// Lends a body out.
-    pub(crate) fn lend(&self, message: Message) -> Body {
-        {
-            let mut lending = self.lending();
-            lending.read = Some(VecDeque::new());
-            // One without content is sent without being read.
-            lending.was_read = message.first.is_empty() && http_body::Body::is_end_stream(&message.rest);
-        }
-        Body::new(Lent {
+    /// A body to lend out.
+    pub(crate) fn new(message: Message) -> Lender {
+        let empty = message.first.is_empty() && http_body::Body::is_end_stream(&message.rest);
+        Lender(Arc::new(Mutex::new(Lending {
             message: Some(message),
-            lender: self.clone(),
-        })
+            read: Some(Read::default()),
+            empty,
+            was_read: false,
+        })))
+    }
+
+    /// Lends it out.
+    pub(crate) fn lend(&self) -> Body {
+        Body::new(Lent(self.clone()))
     }
 
     /// The other side answers: what it was sent is not kept any longer.
@@ -60,18 +88,19 @@ impl Lender {
         self.lending().read = None;
     }
 
-    /// The whole body, if `error` says, or its being unread shows, that nothing was done with it.
+    /// Takes the whole body back, if `error` says, or its being unread shows, that nothing was done with it. Whoever still
+    /// reads it is told so.
     pub(crate) fn untouched(&self, error: &(dyn Error + 'static)) -> Option<Message> {
         let mut lending = self.lending();
-        if lending.was_read && !refused_unseen(error) {
+        if lending.empty || (lending.was_read && !refused_unseen(error)) {
             return None;
         }
-        let back = lending.back.take()?;
-        let mut first = lending.read.take()?;
-        first.extend(back.first);
+        let mut first = lending.read.take()?.parts;
+        let left = lending.message.take()?;
+        first.extend(left.first);
         Some(Message {
             first,
-            rest: back.rest,
+            rest: left.rest,
         })
     }
 
@@ -81,7 +110,8 @@ impl Lender {
 }
 
 /// Whether the other side said that it did not look at the request: a server that stops names the last one it takes
-/// (RFC 9113, 6.8), and one that is refused was not processed (8.7).
+/// (RFC 9113, 6.8), and one that is refused was not processed (8.7). h2 gives this error to later requests alone, and to
+/// one that is just being begun, whose content is not on its way yet.
 fn refused_unseen(error: &(dyn Error + 'static)) -> bool {
     std::iter::successors(Some(error), |error: &&(dyn Error + 'static)| (*error).source())
         .filter_map(|error| error.downcast_ref::<h2::Error>())
@@ -92,43 +122,38 @@ fn refused_unseen(error: &(dyn Error + 'static)) -> bool {
         })
 }
 
-struct Lent {
-    message: Option<Message>,
-    lender: Lender,
-}
+struct Lent(Lender);
 
 impl http_body::Body for Lent {
-    type Data = Data;
-    type Error = <Body as http_body::Body>::Error;
+    type Data = Bytes;
+    type Error = tonic::Status;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let lender = self.lender.clone();
-        let mut lending = lender.lending();
+    ) -> Poll<Option<Result<Frame<Bytes>, tonic::Status>>> {
+        let mut lending = self.0.lending();
         lending.was_read = true;
-        let Some(message) = &mut self.message else {
-            return Poll::Ready(None);
+        let Some(message) = &mut lending.message else {
+            return Poll::Ready(Some(Err(tonic::Status::cancelled("sent elsewhere"))));
         };
         let polled = match message.first.pop_front() {
             Some(data) => Poll::Ready(Some(Ok(Frame::data(data)))),
             None => Pin::new(&mut message.rest).poll_frame(cx),
         };
-        if let (Poll::Ready(Some(Ok(frame))), Some(read)) = (&polled, &mut lending.read) {
-            read.extend(frame.data_ref().cloned());
-        }
+        lending.keep(&polled);
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.message
-            .as_ref()
-            .is_none_or(|message| message.first.is_empty() && message.rest.is_end_stream())
+        let lending = self.0.lending();
+        let message = lending.message.as_ref();
+        message.is_some_and(|message| message.first.is_empty() && message.rest.is_end_stream())
     }
 
     fn size_hint(&self) -> SizeHint {
-        let Some(message) = &self.message else {
+        let lending = self.0.lending();
+        let Some(message) = &lending.message else {
             return SizeHint::default();
         };
         let first: usize = message.first.iter().map(Bytes::len).sum();
@@ -139,12 +164,6 @@ impl http_body::Body for Lent {
             hint.set_upper(upper + first as u64);
         }
         hint
-    }
-}
-
-impl Drop for Lent {
-    fn drop(&mut self) {
-        self.lender.lending().back = self.message.take();
     }
 }
 
@@ -161,38 +180,55 @@ mod tests {
         parts
     }
 
-    /// As it comes back after it was lent out, read or not, and something broke.
-    fn after(content: &'static str, read: bool) -> Option<Message> {
-        let broken = std::io::Error::other("broken");
-        let lender = Lender::default();
-        let mut lent = lender.lend(Body::new(content.to_owned()).into());
-        if read {
-            read_all(&mut lent);
-        }
-        assert!(lender.untouched(&broken).is_none(), "it is still lent out");
-        drop(lent);
-        lender.untouched(&broken)
+    fn broken() -> std::io::Error {
+        std::io::Error::other("broken")
+    }
+
+    fn lender(content: &'static str) -> Lender {
+        Lender::new(Body::new(content.to_owned()).into())
     }
 
     #[test]
     fn a_body_comes_back_if_nobody_read_it() {
-        let back = after("a message", false).expect("nobody read it");
-        assert_eq!(read_all(&mut Lender::default().lend(back)).concat(), b"a message");
-        assert!(after("a message", true).is_none());
-        assert!(after("", false).is_none());
+        let unread = lender("a message");
+        let mut lent = unread.lend();
+        let back = unread.untouched(&broken()).expect("nobody read it");
+        let mut again = Lender::new(back).lend();
+        assert_eq!(read_all(&mut again).concat(), b"a message");
+        // Whoever had it and is slow to let go does not take its end for the end of the message.
+        assert!(!http_body::Body::is_end_stream(&lent));
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        let late = http_body::Body::poll_frame(Pin::new(&mut lent), &mut cx);
+        assert!(matches!(late, Poll::Ready(Some(Err(_)))));
+
+        let read = lender("a message");
+        read_all(&mut read.lend());
+        assert!(read.untouched(&broken()).is_none());
+        let empty = lender("");
+        drop(empty.lend());
+        assert!(empty.untouched(&broken()).is_none());
     }
 
     #[test]
     fn a_body_begins_with_what_was_read_of_it_before() {
-        let lender = Lender::default();
-        let mut lent = lender.lend(Message {
+        let lender = Lender::new(Message {
             first: VecDeque::from([Bytes::from("one "), Bytes::from("two ")]),
             rest: Body::new("three".to_owned()),
         });
-        let hint = http_body::Body::size_hint(&lent);
-        assert_eq!(hint.exact(), Some(13));
+        let mut lent = lender.lend();
+        assert_eq!(http_body::Body::size_hint(&lent).exact(), Some(13));
         assert_eq!(read_all(&mut lent).concat(), b"one two three");
-        let read = lender.lending().read.take();
-        assert_eq!(read.map(|read| read.len()), Some(3));
+        let read = lender.lending().read.take().expect("it is kept");
+        assert_eq!((read.parts.len(), read.bytes), (3, 13));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_kept() {
+        let lender = Lender::new(Message {
+            first: VecDeque::from([Bytes::from(vec![0; KEPT_BYTES]), Bytes::from("more")]),
+            rest: Body::empty(),
+        });
+        read_all(&mut lender.lend());
+        assert!(lender.lending().read.is_none());
     }
 }

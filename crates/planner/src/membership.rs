@@ -23,7 +23,7 @@ pub struct Members {
     pub voters: BTreeSet<ReplicaId>,
     /// Members that do not vote.
     pub learners: BTreeSet<ReplicaId>,
-    /// Members close to the end of the leader's log.
+    /// Members that are reached, and close to the end of the leader's log.
     pub caught_up: BTreeSet<ReplicaId>,
     /// A change of voters is half done.
     pub joint: bool,

@@ -142,6 +142,12 @@ pub enum MembershipError {
         /// For people.
         why: String,
     },
+    /// The leadership went away, and not to the one asked for, or not for long.
+    #[error("the leadership was given up, and node {leader} leads by now")]
+    PassedOn {
+        /// Who leads.
+        leader: NodeId,
+    },
     /// It may or may not have happened; look at the status.
     #[error("outcome unknown: {0}")]
     Unknown(String),

@@ -27,8 +27,8 @@ const LAG_POLL: Duration = Duration::from_millis(10);
 /// How long a target that lags a little is waited for once nothing new is proposed.
 const LEVEL_LIMIT: Duration = Duration::from_millis(200);
 
-/// How long the target's node may take to say that the target is there.
-const ASK_LIMIT: Duration = Duration::from_millis(100);
+/// How long the target's node may take to say that the target is there, once nothing new is proposed.
+const ASK_LIMIT: Duration = Duration::from_millis(200);
 
 /// Hands the leadership to `to` and waits until it moved. What is proposed meanwhile waits, and is then sent to the new
 /// leader: an entry still in flight would have an unknown fate.
@@ -46,7 +46,7 @@ pub(crate) async fn transfer_leader(group: &Group, to: ReplicaId) -> Result<(), 
     // If it does not come level in time, the transfer goes on: Raft elects nobody whose log is shorter than a majority's.
     let _ = timeout(LEVEL_LIMIT, level(group, to)).await;
     // Members may have changed while this waited, and whoever hands over to nobody leads no more until it is deposed.
-    check_target(group, to).await?;
+    check_target(group, to, ASK_LIMIT).await?;
     let begun = group.leads().ok_or_else(|| not_leader(group))?;
     group
         .raft
@@ -81,7 +81,7 @@ fn outcome(next: Option<(ReplicaId, NodeId)>, to: ReplicaId) -> Option<Result<()
     let (leader, node) = next?;
     Some(match leader == to {
         true => Ok(()),
-        false => Err(MembershipError::NotLeader { leader: Some(node) }),
+        false => Err(MembershipError::PassedOn { leader: node }),
     })
 }
 
@@ -111,9 +111,10 @@ async fn level(group: &Group, to: ReplicaId) {
 
 /// A new leader learns within a heartbeat how far its followers' logs go; until then all of them seem to lag.
 async fn wait_for_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
-    let end = Instant::now() + Duration::from_millis(3 * group.timing.heartbeat_ms);
+    let limit = Duration::from_millis(3 * group.timing.heartbeat_ms);
+    let end = Instant::now() + limit;
     loop {
-        match check_target(group, to).await {
+        match check_target(group, to, limit).await {
             Err(MembershipError::Lagging { .. }) if Instant::now() < end => sleep(LAG_POLL).await,
             outcome => return outcome,
         }
@@ -122,7 +123,7 @@ async fn wait_for_target(group: &Group, to: ReplicaId) -> Result<(), MembershipE
 
 /// Its log may have been level when it was last heard of: whether it is there to take over, only its node can say. Who
 /// hands over to nobody leads no more until it is deposed.
-async fn check_target(group: &Group, to: ReplicaId) -> Result<(), MembershipError> {
+async fn check_target(group: &Group, to: ReplicaId, limit: Duration) -> Result<(), MembershipError> {
     let node = level_voter(group, to)?;
     let refused = |why| MembershipError::Unreachable {
         replica: to,
@@ -131,7 +132,7 @@ async fn check_target(group: &Group, to: ReplicaId) -> Result<(), MembershipErro
     };
     let peers = group.peers.upgrade().ok_or(MembershipError::Stopped)?;
     let asked = [(group.partition, to)];
-    let open = last_logs::ask(&peers, node, &asked, ASK_LIMIT)
+    let open = last_logs::ask(&peers, node, &asked, limit)
         .await
         .map_err(|error| refused(error.to_string()))?;
     match open.contains_key(&to) {
@@ -264,9 +265,7 @@ mod tests {
         let passed_on = outcome(Some((other, NodeId(6))), to);
         assert!(matches!(
             passed_on,
-            Some(Err(MembershipError::NotLeader {
-                leader: Some(NodeId(6))
-            }))
+            Some(Err(MembershipError::PassedOn { leader: NodeId(6) }))
         ));
     }
 }

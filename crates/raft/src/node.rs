@@ -439,6 +439,9 @@ impl Node {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::warn!(partition = %replica.partition(), %voter, %error, "leader was not handed over");
+                    if !replica.is_leader() {
+                        return;
+                    }
                 }
             }
         }

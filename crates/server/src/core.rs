@@ -372,7 +372,7 @@ impl Core {
     }
 
     /// The node takes requests from now on.
-    pub fn started(&self) {
+    pub fn set_started(&self) {
         self.started.store(true, Ordering::Relaxed);
     }
 

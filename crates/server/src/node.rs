@@ -171,7 +171,7 @@ impl Node {
         tasks.spawn(housekeeping::run(core.clone(), stop.clone()));
         ports.serve_clients(client.listen().await?, &core, &config, &stop);
         ports.serve_http(http.listen().await?, &core, &stop);
-        core.started();
+        core.set_started();
         Ok(Node {
             core,
             config,

@@ -148,6 +148,11 @@ impl Place {
             ended: self.now_ns(),
         };
         let seen = probers.end().await?;
+        for (partition, text) in &struck.failed {
+            if !probed.iter().any(|(id, _)| id == partition) {
+                broken.push(format!("{}: partition {partition}: {text}", fault.name()));
+            }
+        }
         let samples = seen.into_iter().map(|(partition, mut seen)| {
             let failed = struck.failed.get(&partition);
             seen.failed

@@ -12,6 +12,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use env::Env;
+use futures::future::{BoxFuture, Shared, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -23,7 +24,7 @@ use super::dispatch::leader_node;
 use super::last_logs::{self, Last};
 use super::marks::{Marks, Reason};
 use crate::peer::{DeadEvidence, Peers};
-use crate::types::{LogId, Raft, TransferRequest, Vote};
+use crate::types::{Raft, TransferRequest, Vote};
 
 /// Jitter of those that do not stand first; nobody's answer is waited for longer.
 const JITTER_MS: (u64, u64) = (20, 50);
@@ -72,7 +73,6 @@ struct Orphan {
     replica: ReplicaId,
     raft: Raft,
     vote: Vote,
-    last_log: Option<LogId>,
     /// The other voters that may live.
     others: Vec<(ReplicaId, NodeId)>,
 }
@@ -138,7 +138,6 @@ impl Quick {
                 partition,
                 replica,
                 vote: metrics.vote,
-                last_log: raft.data_metrics().borrow_watched().last_log,
                 others: others.filter(|(_, node)| *node != dead).collect(),
                 raft: raft.clone(),
             });
@@ -147,22 +146,27 @@ impl Quick {
     }
 
     async fn round(&self, peers: &Arc<Peers>, evidence: DeadEvidence, orphans: Vec<Orphan>) {
-        let theirs = ask(peers, &orphans).shared();
+        let asked = ask(peers, &orphans);
         let mut standing: FuturesUnordered<_> = orphans
             .into_iter()
-            .map(|orphan| self.stand(evidence, orphan, theirs.clone()))
+            .map(|orphan| {
+                let nodes = orphan.others.iter().map(|(_, node)| node);
+                let theirs = nodes.filter_map(|node| asked.get(node).cloned()).collect();
+                self.stand(evidence, orphan, theirs)
+            })
             .collect();
         while standing.next().await.is_some() {}
     }
 
-    async fn stand(&self, evidence: DeadEvidence, orphan: Orphan, theirs: impl Future<Output = Lasts>) {
+    async fn stand(&self, evidence: DeadEvidence, orphan: Orphan, theirs: Vec<Asked>) {
         let jitter = Duration::from_millis(self.env.rng.between(JITTER_MS.0, JITTER_MS.1));
         let first = async {
-            match comes_first(&orphan, &theirs.await) {
+            match comes_first(&orphan, &join_all(theirs).await) {
                 true => {}
                 false => std::future::pending().await,
             }
         };
+        // Who is not first follows, in case that those before it do not come through.
         let _ = tokio::time::timeout(jitter, first).await;
         // Someone else stood and was heard meanwhile: leave it to them.
         if orphan.raft.metrics().borrow_watched().vote != orphan.vote {
@@ -180,11 +184,11 @@ impl Quick {
     }
 }
 
-/// The last log ids of replicas, as far as they are known.
-type Lasts = BTreeMap<ReplicaId, Last>;
+/// The last log ids of one node's replicas, as far as it answers in time.
+type Asked = Shared<BoxFuture<'static, Arc<BTreeMap<ReplicaId, Last>>>>;
 
-/// The last log ids of the other voters, as far as they answer in time.
-fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> impl Future<Output = Lasts> + use<> {
+/// Asks each node once, for all groups.
+fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> BTreeMap<NodeId, Asked> {
     let mut questions: BTreeMap<NodeId, Vec<(PartitionId, ReplicaId)>> = BTreeMap::new();
     for orphan in orphans {
         for (replica, node) in &orphan.others {
@@ -192,31 +196,30 @@ fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> impl Future<Output = Lasts> + 
             questions.entry(*node).or_default().push(question);
         }
     }
-    let peers = peers.clone();
-    async move {
-        let limit = Duration::from_millis(JITTER_MS.1);
-        let asking = questions
-            .iter()
-            .map(|(node, replicas)| last_logs::ask(&peers, *node, replicas, limit));
-        let answers = futures::future::join_all(asking).await;
-        answers.into_iter().flatten().flatten().collect()
-    }
+    let asking = questions.into_iter().map(|(node, replicas)| {
+        let peers = peers.clone();
+        let asked = async move {
+            let limit = Duration::from_millis(JITTER_MS.1);
+            let answer = last_logs::ask(&peers, node, &replicas, limit).await;
+            Arc::new(answer.unwrap_or_default())
+        };
+        (node, asked.boxed().shared())
+    });
+    asking.collect()
 }
 
 /// Whether this replica has the most advanced log of all voters that may live. Who did not answer may have a better one.
-fn comes_first(orphan: &Orphan, theirs: &Lasts) -> bool {
-    let mine = orphan.last_log.map_or((0, 0), |id| (id.leader_id.term, id.index));
-    orphan
-        .others
-        .iter()
-        .all(|(replica, _)| match theirs.get(replica) {
-            Some(other) => {
-                mine > *other
-                    || (mine == *other
-                        && turn(orphan.partition, orphan.replica) < turn(orphan.partition, *replica))
-            }
-            None => false,
+fn comes_first(orphan: &Orphan, theirs: &[Arc<BTreeMap<ReplicaId, Last>>]) -> bool {
+    // Read now: what was on its way when the leader died may have come in since.
+    let last_log = orphan.raft.data_metrics().borrow_watched().last_log;
+    let mine = last_log.map_or((0, 0), |id| (id.leader_id.term, id.index));
+    let (partition, own) = (orphan.partition, orphan.replica);
+    orphan.others.iter().all(|(replica, _)| {
+        let told = theirs.iter().find_map(|told| told.get(replica));
+        told.is_some_and(|other| {
+            mine > *other || (mine == *other && turn(partition, own) < turn(partition, *replica))
         })
+    })
 }
 
 /// Order among replicas with equal logs. It differs from partition to partition, so that the groups of a dead node

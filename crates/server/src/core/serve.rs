@@ -248,7 +248,7 @@ fn membership(error: raft::MembershipError) -> Failed {
             text: error.to_string(),
             detail: lag as i64,
         })),
-        E::Unreachable { .. } => Failed::Final(ServerError::Refused(Refusal {
+        E::Unreachable { .. } | E::PassedOn { .. } => Failed::Final(ServerError::Refused(Refusal {
             kind: RefusalKind::Stale as i32,
             text: error.to_string(),
             detail: 0,

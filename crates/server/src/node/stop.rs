@@ -16,6 +16,9 @@ pub(super) async fn hand_over(core: &Arc<Core>, limit: Duration) {
                 Ok(()) => return,
                 Err(error) => {
                     tracing::debug!(partition = %replica.partition(), %heir, %error, "not handed over");
+                    if !replica.is_leader() {
+                        return;
+                    }
                 }
             }
         }

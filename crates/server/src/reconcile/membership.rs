@@ -81,28 +81,40 @@ fn members(core: &Core, partition: PartitionId) -> Option<(raft::Replica, Member
     Some((replica, members))
 }
 
-fn next(core: &Core, partition: PartitionId, impatient: bool) -> Option<(raft::Replica, Change)> {
+/// `avoided`: heirs that could not take over a moment ago.
+fn next(
+    core: &Core,
+    partition: PartitionId,
+    impatient: bool,
+    avoided: &BTreeSet<ReplicaId>,
+) -> Option<(raft::Replica, Change)> {
     let map = core.map();
     let wanted = map.partitions.iter().find(|known| known.id == partition.0)?;
-    let (replica, members) = members(core, partition)?;
+    let (replica, mut members) = members(core, partition)?;
+    members.caught_up.retain(|id| !avoided.contains(id));
     let change = next_change(wanted, &members, impatient);
     Some((replica, change))
 }
 
 fn unsettled(core: &Core, partition: PartitionId) -> bool {
-    next(core, partition, false).is_some_and(|(_, change)| change != Change::Done)
+    next(core, partition, false, &BTreeSet::new()).is_some_and(|(_, change)| change != Change::Done)
 }
 
 /// Changes one partition until it is as wanted, led elsewhere, or the turn is over.
 async fn drive(core: &Core, partition: PartitionId) {
     let begun = Instant::now();
     let mut progress = Instant::now();
+    let mut avoided = BTreeSet::new();
     while begun.elapsed() < TURN {
         let impatient = progress.elapsed() > IMPATIENT_AFTER;
-        let Some((replica, change)) = next(core, partition, impatient) else {
+        let Some((replica, change)) = next(core, partition, impatient, &avoided) else {
             return;
         };
         tracing::debug!(%partition, ?change, "membership");
+        match &change {
+            Change::HandOver(heir) => drop(avoided.insert(*heir)),
+            _ => avoided.clear(),
+        }
         let done = match change {
             Change::Done => return,
             Change::Wait => {
@@ -118,7 +130,11 @@ async fn drive(core: &Core, partition: PartitionId) {
             Ok(()) => progress = Instant::now(),
             // A leader that is handing over refuses changes, and may still be told as the leader: without a pause the
             // next turn would begin at once, and end like this one.
-            Err(raft::MembershipError::NotLeader { .. } | raft::MembershipError::Stopped) => {
+            Err(
+                raft::MembershipError::NotLeader { .. }
+                | raft::MembershipError::PassedOn { .. }
+                | raft::MembershipError::Stopped,
+            ) => {
                 if !planted::is(Planted::MembershipSpin) {
                     tokio::time::sleep(CATCH_UP).await;
                 }

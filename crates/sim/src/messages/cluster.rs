@@ -270,7 +270,11 @@ impl Cluster {
         self.stop_moves.store(true, Ordering::Relaxed);
         // The last of them may be half done.
         let mut moves = std::mem::take(&mut self.moves);
-        let ended = async { while moves.join_next().await.is_some() {} };
+        let ended = async {
+            while let Some(ended) = moves.join_next().await {
+                assert!(ended.is_ok(), "what moves replicas panicked");
+            }
+        };
         self.done("moves ended", ended).await?;
         let clearing = moves::clear_away(self.members.clone());
         self.done("what moves have left is cleared away", clearing)
@@ -335,7 +339,7 @@ pub fn passes(error: &MembershipError) -> bool {
     error.is_retryable()
         || matches!(
             error,
-            MembershipError::NotLeader { .. } | MembershipError::Stopped
+            MembershipError::NotLeader { .. } | MembershipError::PassedOn { .. } | MembershipError::Stopped
         )
 }
 
