@@ -96,9 +96,9 @@ chaos: ## real processes under every kind of fault for TIME (5m); needs root
 soak: ## the same for TIME (60m), in slices
 	jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m)
 
-recovery: ## how long writes pause after one fault, ROUNDS=20 of each, with 1 and with 64 partitions; needs root
-	status=0; for partitions in 1 64; do \
-	jepsen/run recovery --partitions $$partitions --rounds $(ROUNDS) || status=$$?; done; exit $$status
+recovery: ## how long writes pause after one fault, ROUNDS=20 of each, with 1 and with 64 partitions, written in part and all; needs root
+	status=0; for load in "--partitions 1" "--partitions 64" "--partitions 64 --probers 64 --every 20"; do \
+	jepsen/run recovery $$load --rounds $(ROUNDS) || status=$$?; done; exit $$status
 
 bench: deps-test ## measure against etcd on this machine; writes docs/benchmarks.md
 	$(CARGO) build --release --locked --workspace --bins
