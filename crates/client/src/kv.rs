@@ -93,7 +93,7 @@ impl Service<Request<Body>> for Named {
         Box::pin(async move {
             let deadline = Instant::now() + route.options().timeout;
             // Each may turn it away once, and the first one again, over a connection that is not old.
-            let mut attempts = route.names().len() + 1;
+            let mut attempts = route.count() + 1;
             loop {
                 attempts -= 1;
                 let way = match route.pick("Connect", deadline).await {

@@ -36,7 +36,6 @@ struct Read {
     bytes: usize,
 }
 
-#[derive(Default)]
 struct Lending {
     /// What was not read yet; `None` once it was taken back.
     message: Option<Message>,
@@ -63,7 +62,7 @@ impl Lending {
 }
 
 /// Where a body comes back to.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Lender(Arc<Mutex<Lending>>);
 
 impl Lender {

@@ -107,6 +107,11 @@ impl Route {
         self.stops.iter().map(|stop| stop.name.clone()).collect()
     }
 
+    /// How many endpoints there are.
+    pub(crate) fn count(&self) -> usize {
+        self.stops.len()
+    }
+
     /// A connected endpoint: healthy ones first in turn, then those passed over. Fails, with nothing sent, when all
     /// refuse or the deadline is near.
     pub(crate) async fn pick(&self, operation: &'static str, deadline: Instant) -> Result<Way, Error> {
