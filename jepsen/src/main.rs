@@ -12,6 +12,7 @@ mod fabric;
 mod ground;
 mod hosts;
 mod inside;
+mod leaders;
 mod nemesis;
 mod options;
 mod page;

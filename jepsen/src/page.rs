@@ -27,12 +27,12 @@ struct Of {
     ask: Ask,
 }
 
-/// Draws the registers that a history of the workload `register` breaks.
-pub fn registers(store: &Store, text: &str, faults: &[Fault]) -> Result<()> {
+/// Draws the registers that a history of the workload `register` breaks. `leaders`: of the partition that they are in.
+pub fn registers(store: &Store, text: &str, faults: &[Fault], leaders: Vec<Band>) -> Result<()> {
     let (_, operations) = history::read::<Of, Answer>(text.as_bytes()).context("read back a history")?;
     let background = Background {
         faults: faults.iter().map(band).collect(),
-        leaders: Vec::new(),
+        leaders,
     };
     let mut drawn = 0;
     for (key, places) in linear::by_key(&operations, |of| of.key.clone()) {
@@ -195,8 +195,13 @@ mod tests {
 {"client":1,"node":1,"call_ns":1,"return_ns":2,"ask":{"key":"r1","ask":{"write":7}},"outcome":{"ok":"done"}}
 {"client":1,"node":1,"call_ns":3,"return_ns":4,"ask":{"key":"r1","ask":"read"},"outcome":{"ok":{"value":9}}}
 "#;
-        registers(&store, history, &[]).expect("draws");
+        let leader = Band {
+            from_ns: 0,
+            to_ns: 10,
+            text: "node 2 led in term 5".into(),
+        };
+        registers(&store, history, &[], vec![leader]).expect("draws");
         let page = std::fs::read_to_string(dir.path().join("run/pages/register-r1.html")).expect("a page");
-        assert!(page.contains("register r1"));
+        assert!(page.contains("register r1") && page.contains("node 2 led in term 5"));
     }
 }

@@ -48,7 +48,8 @@ Examples:
 
 A pause is the longest gap between two acknowledged puts of one partition, of which a part lies between the strike and the
 mending (of restart and move: and the time when all is in order again). Usual: the longest gap in the two seconds before the strike.
-Puts go through the nodes that are not struck; in restart and move through all. Goals, which both sides must meet:
+Puts go through the nodes that are not struck; in restart and move through all. `nothing` is for comparison: no fault, the
+same questions. Goals, which both sides must meet:
   kill            p50 at most 150 ms, p99 at most 500 ms
   cut, power      at most 4 s
   restart, move   at most 100 ms, and no failed request

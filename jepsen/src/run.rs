@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use workload::{Client, Site, Workload, space};
 
 use crate::cluster::Cluster;
+use crate::leaders::Leaders;
 use crate::nemesis::{self, Nemesis};
 use crate::options::Options;
 use crate::page;
@@ -164,6 +165,7 @@ impl Run {
     async fn all(mut self, mut cluster: Cluster, kinds: Vec<Box<dyn Nemesis>>) -> Result<Report> {
         let formed = self.in_order(&mut cluster, FORMING).await;
         formed.map_err(|missing| anyhow!("no cluster came into being: {missing}"))?;
+        let leaders = Leaders::watch(&cluster.endpoints(), self.site.env.clock.clone())?;
         let mut working = self.begin().await?;
         let began = self.now();
         let gap_ms = (self.options.gap[0], self.options.gap[1]);
@@ -195,7 +197,7 @@ impl Run {
                 .collect(),
             rate: self.options.rate,
             seconds: (stopped - began).as_secs_f64(),
-            broken: self.broken,
+            broken: std::mem::take(&mut self.broken),
         };
         let times = Times {
             worked: stopped - began,
@@ -207,6 +209,8 @@ impl Run {
             silences: silence::after(&torment.faults, &answers),
         };
         let report = Report::new(&self.options, self.seed, &evidence, times, seen);
+        let of_registers = leaders.of_namespace("register").await;
+        self.keep_leaders(leaders)?;
         drop(cluster);
         report.keep(&self.store)?;
         let page = page::overview(&histories, &torment.faults, &report.title());
@@ -218,9 +222,19 @@ impl Run {
                 .is_some_and(|it| !it.findings.is_empty())
         };
         if let Some(text) = histories.get("register").filter(|_| broken("register")) {
-            page::registers(&self.store, text, &torment.faults)?;
+            page::registers(
+                &self.store,
+                text,
+                &torment.faults,
+                of_registers.unwrap_or_default(),
+            )?;
         }
         Ok(report)
+    }
+
+    fn keep_leaders(&self, leaders: Leaders) -> Result<()> {
+        let mut lines = self.store.lines("leaders.jsonl")?;
+        leaders.seen().iter().try_for_each(|led| lines.add(led))
     }
 
     fn now(&self) -> Duration {

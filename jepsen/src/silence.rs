@@ -75,7 +75,7 @@ fn is_busy(times: &[u64]) -> bool {
 
 fn longest(times: &[u64], from_ms: u64) -> u64 {
     let (from, to) = (from_ms * NS_IN_MS, (from_ms + AFTER_MS) * NS_IN_MS);
-    spread::longest(times, from, to) / NS_IN_MS
+    spread::longest(times, from, to).length / NS_IN_MS
 }
 
 fn sum(mut silences: Vec<u64>) -> Silence {

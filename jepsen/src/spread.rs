@@ -7,13 +7,26 @@ const DRAWS: usize = 1000;
 /// Rounds below which nothing is said of how far off a percentile may be.
 const ENOUGH: usize = 5;
 
+/// A time without answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Gap {
+    /// The answer before it.
+    pub from: u64,
+    /// Until the next.
+    pub length: u64,
+}
+
 /// The longest gap between two answers, at these times in order, of which a part lies between two moments. What came
 /// before the first answer and after the last is no gap.
-pub fn longest(times: &[u64], from: u64, to: u64) -> u64 {
+pub fn longest(times: &[u64], from: u64, to: u64) -> Gap {
     let first = times.partition_point(|time| *time <= from).saturating_sub(1);
     let gaps = times[first..].windows(2).take_while(|pair| pair[0] < to);
     let inside = gaps.filter(|pair| pair[1] > from);
-    inside.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+    let gaps = inside.map(|pair| Gap {
+        from: pair[0],
+        length: pair[1] - pair[0],
+    });
+    gaps.max_by_key(|gap| gap.length).unwrap_or_default()
 }
 
 /// The smallest of these, which are in order, that so many in a hundred do not exceed.
@@ -62,10 +75,17 @@ mod tests {
             (0, 5, 0),
             (170, 900, 0),
         ] {
-            assert_eq!(longest(&times, from, to), longest_gap, "{from} to {to}");
+            assert_eq!(longest(&times, from, to).length, longest_gap, "{from} to {to}");
         }
-        assert_eq!(longest(&[], 0, 10), 0);
-        assert_eq!(longest(&[5], 0, 10), 0);
+        assert_eq!(
+            longest(&times, 0, 200),
+            Gap {
+                from: 60,
+                length: 100
+            }
+        );
+        assert_eq!(longest(&[], 0, 10), Gap::default());
+        assert_eq!(longest(&[5], 0, 10), Gap::default());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! ```text
 //! STORE/TIME-SEED/plan.json         what was asked for
 //!                 faults.jsonl      each fault: when, what, on whom, how it was seen
+//!                 leaders.jsonl     who led which partition, and when
 //!                 histories/W.jsonl what clients of workload W saw
 //!                 logs/node-N.log   what the controllers said
 //!                 pages/            failures to look at

@@ -327,10 +327,7 @@ impl Cluster {
 
     /// Runs the CLI against one node and returns its standard output.
     pub fn holdfast(&self, position: usize, args: &[&str]) -> Result<String> {
-        let out = Command::new(binary()?)
-            .args(["--endpoints", &self.nodes[position].client])
-            .args(args)
-            .output()?;
+        let out = self.command(position, args)?.output()?;
         ensure!(
             out.status.success(),
             "holdfast {}: {}\n{}",
@@ -339,6 +336,15 @@ impl Cluster {
             String::from_utf8_lossy(&out.stderr)
         );
         Ok(String::from_utf8(out.stdout)?)
+    }
+
+    /// The CLI against one controller, not yet run.
+    pub fn command(&self, position: usize, args: &[&str]) -> Result<Command> {
+        let mut command = Command::new(binary()?);
+        command
+            .args(["--endpoints", &self.nodes[position].client])
+            .args(args);
+        Ok(command)
     }
 
     /// Runs the CLI with `-o json` and parses what it prints.

@@ -1,10 +1,13 @@
 //! Nodes come and go while clients write: add, drain, remove, move a replica, move leaders.
 
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::load::{Load, assert_present};
 use tests::{Cluster, until};
+use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -134,6 +137,60 @@ async fn a_wiped_node_joins_anew_and_its_old_id_is_removed() -> Result<()> {
     cluster.start_node(2)?;
     wait_node_4(&cluster).await?;
     forget_node_3(&cluster, load, &[0, 1, 2]).await
+}
+
+/// Node 3 is gone when node 2 is to be emptied: with both away, what is left of each partition could not go on.
+async fn drain_node_2_without_node_3(undo: impl AsyncFnOnce(&mut Cluster) -> Result<()>) -> Result<()> {
+    let mut cluster = Cluster::start(3, 4).await?;
+    let load = Load::start(cluster.endpoints(), 6);
+    load.progress(200, LIMIT).await?;
+    // From here on nobody writes: each replica has all there is when its node goes.
+    let mut acknowledged = load.finish().await?;
+    cluster.kill(2)?;
+    let begun = Instant::now();
+    let mut drain = cluster
+        .command(0, &["nodes", "drain", "2"])?
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let said = BufReader::new(drain.stderr.take().context("no stderr")?);
+    let mut said = said.lines().inspect(|line| eprintln!("drain: {line:?}"));
+    let named = said.find(|line| {
+        line.as_ref()
+            .is_ok_and(|line| line.contains("node 3 does not answer"))
+    });
+    ensure!(named.is_some(), "it does not say what it waits for");
+    ensure!(begun.elapsed() < LIMIT / 2, "said late, and as an error");
+    ensure!(replicas_of(&cluster, 2)? == 4, "node 2 was emptied");
+    let there = cluster.endpoints()[..2].to_vec();
+    let load = Load::start(there.clone(), 6);
+    load.progress(200, LIMIT).await?;
+
+    undo(&mut cluster).await?;
+    said.for_each(drop);
+    ensure!(drain.wait()?.success(), "the drain failed");
+    ensure!(replicas_of(&cluster, 2)? == 0, "node 2 still holds replicas");
+    acknowledged.extend(load.finish().await?);
+    let load = Load::start(there, 6);
+    load.progress(200, LIMIT).await?;
+    acknowledged.extend(load.finish().await?);
+    assert_present(&cluster.nodes[0].client, &acknowledged).await?;
+    cluster.assert_replicas_equal().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_waits_for_a_node_that_is_gone_and_says_so() -> Result<()> {
+    drain_node_2_without_node_3(async |cluster| cluster.start_node(2)).await
+}
+
+/// Whoever wants that has one replica of everything in the end, and all along a majority that lives.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_gone_is_drained_before_one_that_lives() -> Result<()> {
+    drain_node_2_without_node_3(async |cluster| {
+        cluster.holdfast(0, &["nodes", "drain", "3"])?;
+        cluster.holdfast(0, &["nodes", "remove", "3"])?;
+        Ok(())
+    })
+    .await
 }
 
 #[tokio::test(flavor = "multi_thread")]

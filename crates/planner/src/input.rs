@@ -13,7 +13,7 @@ pub struct PartitionSeen {
     pub voters: BTreeSet<ReplicaId>,
     /// Replicas that only follow.
     pub learners: BTreeSet<ReplicaId>,
-    /// Members whose log is close to the leader's end, unless their node is still starting.
+    /// Members whose log is close to the leader's end, and whose node answers and is not still starting.
     pub caught_up: BTreeSet<ReplicaId>,
 }
 

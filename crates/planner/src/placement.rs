@@ -282,25 +282,32 @@ impl<'a> Planning<'a> {
         if caught_up < target {
             return;
         }
-        let leaving = partition.replicas.iter().find(|replica| !self.is_active(replica));
-        let (replica, reason) = match leaving {
-            Some(replica) => (replica, "node is leaving"),
-            None => {
-                let surplus = has_surplus(partition, target)
-                    && !self.policy.frozen
-                    && self.seen.ripe.contains(&PartitionId(partition.id));
-                let heaviest = partition
-                    .replicas
-                    .iter()
-                    .filter(|replica| replica.voter && self.stays(partition, replica))
-                    .max_by_key(|replica| (self.load.get(&NodeId(replica.node)).copied(), replica.id));
-                match heaviest {
-                    Some(replica) if surplus => (replica, "more voters than wanted"),
-                    _ => return,
-                }
+        // One whose node is gone goes before one that lives, if without the latter there were no majority.
+        let sound = |replica: &&Replica| sound_without(group, ReplicaId(replica.id));
+        let mut leaving = partition
+            .replicas
+            .iter()
+            .filter(|replica| !self.is_active(replica));
+        if leaving.clone().next().is_some() {
+            if let Some(replica) = leaving.find(sound) {
+                self.remove(partition, replica, "node is leaving");
             }
-        };
-        self.remove(partition, replica, reason);
+            return;
+        }
+        let surplus = has_surplus(partition, target)
+            && !self.policy.frozen
+            && self.seen.ripe.contains(&PartitionId(partition.id));
+        let heaviest = partition
+            .replicas
+            .iter()
+            .filter(|replica| replica.voter && self.stays(partition, replica))
+            .filter(sound)
+            .max_by_key(|replica| (self.load.get(&NodeId(replica.node)).copied(), replica.id));
+        if let Some(replica) = heaviest
+            && surplus
+        {
+            self.remove(partition, replica, "more voters than wanted");
+        }
     }
 
     /// Every node follows the meta partition; up to three active ones vote in it.
@@ -353,25 +360,30 @@ impl<'a> Planning<'a> {
                 });
             }
         } else if settled(partition, group) {
-            let caught_up = partition.replicas.iter().filter(|replica| {
-                replica.voter && self.is_active(replica) && group.caught_up.contains(&ReplicaId(replica.id))
+            self.demote_leaving(partition, group, target);
+        }
+    }
+
+    /// A voter of the meta partition whose node is leaving only follows, once enough others have caught up.
+    fn demote_leaving(&mut self, partition: &Partition, group: &PartitionSeen, target: usize) {
+        let caught_up = partition.replicas.iter().filter(|replica| {
+            replica.voter && self.is_active(replica) && group.caught_up.contains(&ReplicaId(replica.id))
+        });
+        let leaving = partition
+            .replicas
+            .iter()
+            .filter(|replica| replica.voter && !self.is_active(replica))
+            .find(|replica| sound_without(group, ReplicaId(replica.id)));
+        if let Some(replica) = leaving
+            && caught_up.count() >= target
+        {
+            self.steps.push(Step::SetVoter {
+                partition: PartitionId::META,
+                generation: partition.generation,
+                replica: ReplicaId(replica.id),
+                voter: false,
+                reason: "node is leaving",
             });
-            let leaving = partition
-                .replicas
-                .iter()
-                .find(|replica| replica.voter && !self.is_active(replica));
-            if let Some(replica) = leaving
-                && caught_up.count() >= target
-            {
-                let (replica, reason) = (ReplicaId(replica.id), "node is leaving");
-                self.steps.push(Step::SetVoter {
-                    partition: id,
-                    generation,
-                    replica,
-                    voter: false,
-                    reason,
-                });
-            }
         }
     }
 

@@ -107,6 +107,8 @@ pub type Raft = openraft::Raft<TypeConfig, StateMachine>;
 pub type Fatal = openraft::errors::Fatal<TypeConfig>;
 /// Term and replica that leads in it.
 pub type LeaderId = openraft::impls::leader_id_adv::LeaderId<u64, u64>;
+/// What a group tells of itself.
+pub type Metrics = openraft::RaftMetrics<TypeConfig>;
 /// Leader and index of an entry.
 pub type LogId = openraft::LogId<LeaderId>;
 /// Who may lead.

@@ -37,6 +37,8 @@ pub enum Fault {
     Restart,
     /// Leaders are moved off it, by request.
     Move,
+    /// Nothing: what the machine itself, and all that is asked meanwhile, comes to.
+    Nothing,
 }
 
 /// What pauses may come to at most, in milliseconds, and how many requests may fail.
@@ -82,19 +84,19 @@ impl Fault {
                 failed: Some(0),
                 ..Goal::default()
             },
-            Fault::Pause => Goal::default(),
+            Fault::Pause | Fault::Nothing => Goal::default(),
         }
     }
 
     /// Whether somebody asked for it: then nobody is to notice, not at the mending nor through the node itself.
     pub fn is_planned(self) -> bool {
-        matches!(self, Fault::Restart | Fault::Move)
+        matches!(self, Fault::Restart | Fault::Move | Fault::Nothing)
     }
 
     /// How long is watched at least before it is mended.
     pub fn watched(self) -> Duration {
         match self {
-            Fault::Kill => Duration::from_secs(3),
+            Fault::Kill | Fault::Nothing => Duration::from_secs(3),
             Fault::Cut | Fault::Pause | Fault::Power => Duration::from_secs(6),
             Fault::Restart | Fault::Move => Duration::ZERO,
         }
@@ -155,6 +157,7 @@ pub async fn strike(
             struck.seen = status.map(|_| format!("{} writes and {} changes of names lost", lost.0, lost.1));
         }
         Fault::Move => struck.move_leaders(cluster, operator).await?,
+        Fault::Nothing => struck.seen = Some("nothing was done".to_owned()),
     }
     Ok(struck)
 }
@@ -211,7 +214,7 @@ impl Struck {
                 cluster.controllers[victim].disk.regain_power();
                 cluster.controllers[victim].let_up()?;
             }
-            Fault::Move => {}
+            Fault::Move | Fault::Nothing => {}
         }
         Ok(())
     }

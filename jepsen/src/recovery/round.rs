@@ -15,7 +15,7 @@ use super::fault::{self, Fault};
 use super::prober::{Pace, Probers, Seen};
 use crate::cluster::Cluster;
 use crate::settled;
-use crate::spread;
+use crate::spread::{self, Gap};
 
 /// Puts before the strike: what gaps there are without one.
 const USUAL: Duration = Duration::from_secs(2);
@@ -43,6 +43,8 @@ pub struct Sample {
     pub led: bool,
     /// The longest gap between two acknowledged puts from the strike on; of planned faults, until all is in order again.
     pub pause_ms: f64,
+    /// So long after the strike it began.
+    pub pause_after_ms: f64,
     /// The longest before the strike.
     pub usual_ms: f64,
     /// The longest from the mending until all is in order.
@@ -219,14 +221,15 @@ fn sample(
     // Whoever waits in the end has waited until then at least.
     let mut times = seen.acked_ns;
     times.push(moments.ended);
-    let longest = |from, to| spread::longest(&times, from, to) as f64 / 1e6;
+    let ms = |gap: Gap| gap.length as f64 / 1e6;
+    let longest = |from, to| spread::longest(&times, from, to);
     // The gap that the strike falls into is the fault's; the one that the mending falls into is the mending's, unless writes
     // were still away.
     let until = |end: u64| &times[..times.partition_point(|at| *at <= end)];
-    let usual = spread::longest(until(moments.struck), moments.usual_from, moments.struck) as f64 / 1e6;
-    let pause_ms = match (fault.is_planned(), recovered) {
+    let usual = spread::longest(until(moments.struck), moments.usual_from, moments.struck);
+    let pause = match (fault.is_planned(), recovered) {
         (true, _) => longest(moments.struck, moments.ended),
-        (false, true) => spread::longest(until(moments.mended), moments.struck, moments.mended) as f64 / 1e6,
+        (false, true) => spread::longest(until(moments.mended), moments.struck, moments.mended),
         (false, false) => longest(moments.struck, moments.mended),
     };
     let failed = seen
@@ -242,9 +245,10 @@ fn sample(
         round,
         partition,
         led,
-        pause_ms,
-        usual_ms: usual,
-        mending_ms: longest(moments.mended, moments.ended),
+        pause_ms: ms(pause),
+        pause_after_ms: (pause.from as f64 - moments.struck as f64) / 1e6,
+        usual_ms: ms(usual),
+        mending_ms: ms(longest(moments.mended, moments.ended)),
         recovered,
         failed: failed.collect(),
     }

@@ -214,6 +214,7 @@ mod tests {
             partition: 1,
             led,
             pause_ms,
+            pause_after_ms: 5.0,
             usual_ms: 10.0,
             mending_ms: 20.0,
             recovered: true,

@@ -154,12 +154,15 @@ fn row(node: &v1::Node) -> Vec<Text> {
         "dead" => Mood::Bad,
         _ => Mood::Plain,
     };
-    let mut note = node.suspicion.clone();
+    let mut notes = Vec::new();
+    if node.starting {
+        notes.push("starting".to_owned());
+    }
+    if !node.suspicion.is_empty() {
+        notes.push(node.suspicion.clone());
+    }
     if node.quick_elections > 0 {
-        if !note.is_empty() {
-            note.push_str("; ");
-        }
-        note.push_str(&format!("{} quick elections", node.quick_elections));
+        notes.push(format!("{} quick elections", node.quick_elections));
     }
     vec![
         cell(node.id),
@@ -176,7 +179,7 @@ fn row(node: &v1::Node) -> Vec<Text> {
         cell(&node.client_address),
         cell(&node.peer_address),
         cell(&node.http_address),
-        cell(note),
+        cell(notes.join("; ")),
     ]
 }
 
@@ -235,6 +238,7 @@ mod tests {
             state: "active".to_owned(),
             detector: "dead".to_owned(),
             last_heard_ms: 1500,
+            starting: true,
             suspicion: "reset, then refused".to_owned(),
             quick_elections: 1,
             ..Default::default()
@@ -244,7 +248,7 @@ mod tests {
             "node-2",
             "dead",
             "1.5 s ago",
-            "reset, then refused; 1 quick elections",
+            "starting; reset, then refused; 1 quick elections",
         ] {
             assert!(text.contains(part), "{part} is missing in\n{text}");
         }

@@ -351,6 +351,40 @@ fn the_meta_partition_keeps_a_leaving_voter_until_others_have_caught_up() {
     assert!(!demoted(&model), "two others have");
 }
 
+/// With the one that lives gone first, the one that stays would have no majority.
+#[test]
+fn of_two_nodes_that_leave_the_dead_one_goes_first() {
+    let mut model = Model::new(3, 1);
+    model.converge();
+    let replicas = model.map.partitions.iter().flat_map(|it| it.replicas.clone());
+    let dead: BTreeSet<ReplicaId> = replicas
+        .filter(|it| it.node == 3)
+        .map(|it| ReplicaId(it.id))
+        .collect();
+    model.seen.alive.remove(&NodeId(3));
+    let settle = |model: &mut Model| {
+        model.settle();
+        for group in model.seen.partitions.values_mut() {
+            group.caught_up.retain(|id| !dead.contains(id));
+        }
+    };
+    let plan = |model: &Model| plan_placement(&model.map, &model.seen, &Policy::default());
+    settle(&mut model);
+    model.state(2, NodeState::Draining);
+    assert_eq!(plan(&model), [], "the dead one is to stay");
+    model.state(3, NodeState::Draining);
+    let first = plan(&model);
+    let gone = first.iter().filter(|step| match step {
+        Step::Remove { replica, .. } | Step::SetVoter { replica, .. } => dead.contains(replica),
+        Step::Add { .. } | Step::Move { .. } => false,
+    });
+    assert_eq!((gone.count(), first.len()), (2, 2), "{first:?}");
+    first.into_iter().for_each(|step| model.perform(step));
+    settle(&mut model);
+    let second = plan(&model);
+    assert_eq!(second.len(), 2, "the other one: {second:?}");
+}
+
 #[test]
 fn surplus_goes_only_when_ripe_and_not_frozen() {
     let mut model = Model::new(3, 1);

@@ -4,7 +4,8 @@
 //! ```text
 //! death of node D found -> ask the other voters which logs they have (one message each)
 //!   mine is the most advanced (ties: by turns)  -> stand as soon as all have answered
-//!   else, or somebody does not answer           -> stand after 20-50 ms, unless someone leads by then
+//!   else, or somebody does not answer           -> stand after 20-50 ms, unless someone stands by then
+//! nobody leads 300 ms later                     -> all of it once more, then it is left to the time-outs
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,6 +17,7 @@ use futures::future::{BoxFuture, Shared, join_all};
 use futures::stream::FuturesUnordered;
 use futures::{FutureExt, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::metrics::WaitError;
 use tokio::sync::broadcast;
 use types::{BootId, NodeId, PartitionId, ReplicaId};
 
@@ -24,7 +26,7 @@ use super::dispatch::leader_node;
 use super::last_logs::{self, Last};
 use super::marks::{Marks, Reason};
 use crate::peer::{DeadEvidence, Peers};
-use crate::types::{Raft, TransferRequest, Vote};
+use crate::types::{Metrics, Raft, TransferRequest, Vote};
 
 /// Jitter of those that do not stand first; nobody's answer is waited for longer.
 const JITTER_MS: (u64, u64) = (20, 50);
@@ -33,6 +35,11 @@ const JITTER_MS: (u64, u64) = (20, 50);
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(16));
 /// Longest wait for one replica to begin its election.
 const STAND_LIMIT: Duration = Duration::from_secs(1);
+/// How often one death makes a replica stand. The second time is for when the first candidate met a voter that did not
+/// know of the death yet: its vote for itself then keeps the other from being elected in that term.
+const ATTEMPTS: usize = 2;
+/// Longest wait for somebody to lead, before the next attempt.
+const ELECTED_WITHIN: Duration = Duration::from_millis(300);
 
 /// When rounds may be held.
 #[derive(Default)]
@@ -72,6 +79,9 @@ struct Orphan {
     partition: PartitionId,
     replica: ReplicaId,
     raft: Raft,
+    /// When its leader was found dead.
+    lost: Vote,
+    /// When this attempt began.
     vote: Vote,
     /// The other voters that may live.
     others: Vec<(ReplicaId, NodeId)>,
@@ -98,8 +108,15 @@ impl Quick {
     /// Until the peers are gone.
     pub(super) async fn run(self, mut deaths: broadcast::Receiver<DeadEvidence>) {
         let mut rounds = Rounds::default();
+        // Groups that cannot elect hold nobody up whose leader dies a moment later.
+        let mut held = FuturesUnordered::new();
         loop {
-            let evidence = match deaths.recv().await {
+            let death = tokio::select! {
+                biased;
+                death = deaths.recv() => death,
+                Some(()) = held.next(), if !held.is_empty() => continue,
+            };
+            let evidence = match death {
                 Ok(evidence) => evidence,
                 Err(broadcast::error::RecvError::Lagged(_)) => continue,
                 Err(broadcast::error::RecvError::Closed) => return,
@@ -113,7 +130,7 @@ impl Quick {
             if let Some(health) = peers.health(evidence.node) {
                 health.count_quick(orphans.len() as u64);
             }
-            self.round(&peers, evidence, orphans).await;
+            held.push(self.round(peers, evidence, orphans));
         }
     }
 
@@ -137,6 +154,7 @@ impl Quick {
             orphans.push(Orphan {
                 partition,
                 replica,
+                lost: metrics.vote,
                 vote: metrics.vote,
                 others: others.filter(|(_, node)| *node != dead).collect(),
                 raft: raft.clone(),
@@ -145,23 +163,52 @@ impl Quick {
         orphans
     }
 
-    async fn round(&self, peers: &Arc<Peers>, evidence: DeadEvidence, orphans: Vec<Orphan>) {
-        let asked = ask(peers, &orphans);
-        let mut standing: FuturesUnordered<_> = orphans
-            .into_iter()
-            .map(|orphan| {
-                let nodes = orphan.others.iter().map(|(_, node)| node);
-                let theirs = nodes.filter_map(|node| asked.get(node).cloned()).collect();
-                self.stand(evidence, orphan, theirs)
-            })
-            .collect();
-        while standing.next().await.is_some() {}
+    async fn round(&self, peers: Arc<Peers>, evidence: DeadEvidence, mut orphans: Vec<Orphan>) {
+        for _ in 0..ATTEMPTS {
+            let asked = ask(&peers, &orphans);
+            let standing: FuturesUnordered<_> = orphans
+                .into_iter()
+                .map(|orphan| {
+                    let nodes = orphan.others.iter().map(|(_, node)| node);
+                    let theirs = nodes.filter_map(|node| asked.get(node).cloned()).collect();
+                    self.attempt(evidence, orphan, theirs)
+                })
+                .collect();
+            orphans = standing.filter_map(std::future::ready).collect().await;
+            if orphans.is_empty() {
+                return;
+            }
+            tracing::info!(node = %evidence.node, groups = orphans.len(), "not led yet");
+        }
+        tracing::warn!(node = %evidence.node, groups = orphans.len(), "not led yet: left to the time-outs");
     }
 
-    async fn stand(&self, evidence: DeadEvidence, orphan: Orphan, theirs: Vec<Asked>) {
+    /// The group again, with the vote that it has by then, if nobody came to lead it.
+    async fn attempt(&self, evidence: DeadEvidence, orphan: Orphan, theirs: Vec<Asked>) -> Option<Orphan> {
+        self.stand(evidence, &orphan, theirs).await;
+        let wait = orphan.raft.wait(Some(ELECTED_WITHIN));
+        // It may be the one that was taken for dead, in a later term.
+        let is_led = |seen: &Metrics| seen.vote.committed && seen.vote.leader_id != orphan.lost.leader_id;
+        match wait.metrics(is_led, "somebody leads").await {
+            Ok(_) | Err(WaitError::ShuttingDown) => None,
+            Err(WaitError::Timeout(..)) => {
+                // The wait looks no more once its time is over: whoever leads by now is not to be deposed.
+                let now = orphan.raft.metrics().borrow_watched().clone();
+                match is_led(&now) {
+                    true => None,
+                    false => Some(Orphan {
+                        vote: now.vote,
+                        ..orphan
+                    }),
+                }
+            }
+        }
+    }
+
+    async fn stand(&self, evidence: DeadEvidence, orphan: &Orphan, theirs: Vec<Asked>) {
         let jitter = Duration::from_millis(self.env.rng.between(JITTER_MS.0, JITTER_MS.1));
         let first = async {
-            match comes_first(&orphan, &join_all(theirs).await) {
+            match comes_first(orphan, &join_all(theirs).await) {
                 true => {}
                 false => std::future::pending().await,
             }

@@ -40,12 +40,11 @@ pub fn observed(reports: &BTreeMap<NodeId, NodeReport>) -> Observed {
                     &mut group.learners
                 };
                 set.insert(id);
-                // What was matched may be from before its node went away.
-                let starting = reports
-                    .get(&NodeId(member.node))
-                    .is_some_and(|there| there.starting);
+                // What was matched may be from before its node went away, or came back.
+                let there = reports.get(&NodeId(member.node));
+                let up = there.is_some_and(|there| !there.starting);
                 let level = member.matched + TRANSFER_LAG_ENTRIES >= replica.last_log && member.matched > 0;
-                if level && !starting {
+                if level && up {
                     group.caught_up.insert(id);
                 }
             }
@@ -88,11 +87,25 @@ mod tests {
         )
     }
 
+    fn answers(node: u64) -> (NodeId, NodeReport) {
+        (
+            NodeId(node),
+            NodeReport {
+                node,
+                ..NodeReport::default()
+            },
+        )
+    }
+
     #[test]
     fn the_newest_leader_is_believed_and_laggards_are_known() {
-        let reports = [report(1, 7, &[(1, 1000), (2, 990), (3, 10)]), report(2, 6, &[])]
-            .into_iter()
-            .collect();
+        let reports = [
+            report(1, 7, &[(1, 1000), (2, 990), (3, 10)]),
+            report(2, 6, &[]),
+            answers(3),
+        ]
+        .into_iter()
+        .collect();
         let seen = observed(&reports);
         let group = &seen.partitions[&PartitionId(1)];
         assert_eq!(group.leader, Some(NodeId(1)));
@@ -113,6 +126,7 @@ mod tests {
         let reports = [
             report(1, 7, &[(1, 1000), (2, 1000), (3, 1000)]),
             (second, starting),
+            answers(3),
         ]
         .into_iter()
         .collect();
@@ -122,5 +136,18 @@ mod tests {
             [ReplicaId(1), ReplicaId(3)].into_iter().collect()
         );
         assert_eq!(group.voters.len(), 3);
+    }
+
+    /// Else a node could be drained away until the group's majority is on nodes that are gone.
+    #[test]
+    fn who_does_not_answer_has_not_caught_up_whatever_it_had() {
+        let reports = [report(1, 7, &[(1, 1000), (2, 1000), (3, 1000)]), answers(2)]
+            .into_iter()
+            .collect();
+        let group = &observed(&reports).partitions[&PartitionId(1)];
+        assert_eq!(
+            group.caught_up,
+            [ReplicaId(1), ReplicaId(2)].into_iter().collect()
+        );
     }
 }

@@ -146,9 +146,14 @@ fn problems(
 /// See `Cluster.ListNodes`.
 pub(super) async fn nodes(core: &Core) -> v1::ListNodesResponse {
     let map = core.map();
-    let seen = observed(&core.gather(&[], false).await);
+    let reports = core.gather(&[], false).await;
+    let mut nodes = describe_nodes(core, &map, Some(&observed(&reports)));
+    for node in &mut nodes {
+        let report = reports.get(&NodeId(node.id));
+        node.starting = report.is_some_and(|report| report.starting);
+    }
     v1::ListNodesResponse {
-        nodes: describe_nodes(core, &map, Some(&seen)),
+        nodes,
         map_revision: revision(&map),
     }
 }
@@ -187,6 +192,7 @@ fn describe_nodes(core: &Core, map: &ClusterMap, seen: Option<&Observed>) -> Vec
             suspicion: peer.map(|peer| peer.suspicion.clone()).unwrap_or_default(),
             version: node.version,
             quick_elections: peer.map_or(0, |peer| peer.quick_elections as u32),
+            starting: false,
         }
     };
     map.nodes.iter().map(describe).collect()

@@ -23,6 +23,8 @@ use crate::reconcile::observed;
 const LOOK: Duration = Duration::from_millis(150);
 /// A move or drain that makes no progress for so long is reported as stuck; it goes on by itself.
 const STUCK: Duration = Duration::from_secs(120);
+/// A drain that makes no progress for so long says which nodes it waits for.
+const SLOW: Duration = Duration::from_secs(2);
 
 type Out = mpsc::Sender<Result<v1::Progress, Status>>;
 
@@ -175,31 +177,61 @@ pub(super) async fn drain(
     }))
 }
 
+/// What a drain has still to do.
+#[derive(Default, PartialEq, Eq)]
+struct Remaining {
+    /// Replicas wanted or held on the node, and partitions led there.
+    left: u32,
+    /// Partitions led there.
+    leaders: u32,
+    /// Active nodes that are not there, and how: no replica is given up that stands in for one of theirs.
+    absent: Vec<(u64, &'static str)>,
+}
+
+impl std::fmt::Display for Remaining {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (left, leaders) = (self.left, self.leaders);
+        write!(f, "{left} replicas are still to be moved, {leaders} of them lead")?;
+        for (node, how) in &self.absent {
+            write!(
+                f,
+                "; node {node} {how}: what needs it waits until it is back, or drained too"
+            )?;
+        }
+        Ok(())
+    }
+}
+
 async fn watch_drain(native: &Native, node: NodeId, out: &Out) -> Result<(), ServerError> {
-    let total = remaining(native, node).await.0;
-    let mut last = u32::MAX;
+    let total = remaining(native, node).await.left;
+    let mut last = Remaining::default();
     let mut progress = Instant::now();
     loop {
-        let (left, leaders) = remaining(native, node).await;
-        let done = total.saturating_sub(left);
-        if left == 0 {
+        let mut now = remaining(native, node).await;
+        if progress.elapsed() < SLOW {
+            now.absent.clear();
+        }
+        let done = total.saturating_sub(now.left);
+        if now.left == 0 {
             return tell(out, total, total, format!("node {node} holds nothing any more")).await;
         }
-        if left != last {
-            (last, progress) = (left, Instant::now());
-            let text = format!("{left} replicas are still to be moved, {leaders} of them lead");
-            tell(out, done, total, text).await?;
+        if now.left != last.left {
+            progress = Instant::now();
         } else if progress.elapsed() > STUCK {
             return Err(ServerError::Timeout {
-                text: format!("no progress, {left} replicas left; it goes on"),
+                text: format!("no progress, but it goes on: {now}"),
             });
+        }
+        if now != last {
+            tell(out, done, total, now.to_string()).await?;
+            last = now;
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
-/// Replicas wanted or held on a node, and partitions led there. The meta partition counts while it votes there.
-async fn remaining(native: &Native, node: NodeId) -> (u32, u32) {
+/// The meta partition counts while it votes there.
+async fn remaining(native: &Native, node: NodeId) -> Remaining {
     let _ = native.core.refresh_map();
     let map = native.core.map();
     let reports = native.core.gather(&[], false).await;
@@ -226,7 +258,19 @@ async fn remaining(native: &Native, node: NodeId) -> (u32, u32) {
         .values()
         .filter(|group| group.leader == Some(node))
         .count();
-    (left, leaders as u32)
+    let active = map
+        .nodes
+        .iter()
+        .filter(|node| node.state == NodeState::Active as i32);
+    let absent = active.filter_map(|node| match reports.get(&NodeId(node.id)) {
+        None => Some((node.id, "does not answer")),
+        Some(report) => report.starting.then_some((node.id, "is still starting")),
+    });
+    Remaining {
+        left,
+        leaders: leaders as u32,
+        absent: absent.collect(),
+    }
 }
 
 #[cfg(test)]
