@@ -128,7 +128,14 @@ fn towards(target: &BTreeSet<ReplicaId>, members: &Members, impatient: bool) -> 
             .find(|id| members.voters.contains(id) && members.caught_up.contains(id));
         return match heir {
             Some(heir) if !members.joint => Change::HandOver(*heir),
-            _ => Change::SetVoters(target.iter().copied().chain([members.own]).collect()),
+            _ => {
+                let voters: BTreeSet<_> = target.iter().copied().chain([members.own]).collect();
+                // All that is missing is somebody who could take over.
+                match voters == members.voters && !members.joint {
+                    true => Change::Wait,
+                    false => Change::SetVoters(voters),
+                }
+            }
         };
     }
     let partial: BTreeSet<ReplicaId> = members

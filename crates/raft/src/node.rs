@@ -190,7 +190,7 @@ impl Node {
     ) -> Result<Group, RaftError> {
         let storage_error = |source| RaftError::Storage { partition, source };
         let timing = self.config.timing;
-        let progress = Progress::new();
+        let progress = Progress::new(self.env.clock.clone());
         let trouble = Trouble::new(partition, replica, self.listener.clone());
         let log = ReplicaLog::open(self.log.clone(), replica, progress.clone(), trouble.clone())
             .map_err(storage_error)?;

@@ -13,10 +13,10 @@ use openraft::raft::ClientWriteResult;
 use prost::Message;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
-use types::NodeId;
 use types::limits::{
     BATCH_BYTES, BATCH_COMMANDS, ENTRIES_IN_FLIGHT, ENTRY_ALONE_MS, KEY_BYTES, PARTITION_QUEUE, REQUEST_BYTES,
 };
+use types::{NodeId, ReplicaId};
 
 use crate::error::ProposeError;
 use crate::replica::Group;
@@ -30,6 +30,8 @@ const COMMAND_BYTES: usize = REQUEST_BYTES + KEY_BYTES;
 pub struct Proposed {
     /// Term of its entry.
     pub term: u64,
+    /// The replica that led then.
+    pub leader: ReplicaId,
     /// Index of its entry.
     pub index: u64,
     /// What the machine answered.
@@ -196,10 +198,11 @@ fn distribute(result: ClientWriteResult<TypeConfig>, answers: Vec<oneshot::Sende
     match result {
         Ok(done) => {
             let outcome: Arc<Outcome> = done.data;
-            let (term, index) = (done.log_id.leader_id.term, done.log_id.index);
+            let (led, index) = (done.log_id.leader_id, done.log_id.index);
             for (answer, reply) in answers.into_iter().zip(&outcome.replies) {
                 let _ = answer.send(Ok(Proposed {
-                    term,
+                    term: led.term,
+                    leader: ReplicaId(led.node_id),
                     index,
                     reply: reply.clone(),
                 }));

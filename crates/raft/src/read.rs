@@ -9,6 +9,7 @@ use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
+use types::ReplicaId;
 use types::limits::PARTITION_QUEUE;
 use types::planted::{self, Planted};
 
@@ -22,7 +23,9 @@ use crate::state_machine::Progress;
 pub struct ReadPoint {
     /// Term of the leader that confirmed it.
     pub term: u64,
-    /// The state here has applied at least this index.
+    /// That leader: a term may have two, of which one can commit. 0: not told.
+    pub leader: ReplicaId,
+    /// The entry there, and all before it, are committed.
     pub index: u64,
 }
 
@@ -104,6 +107,7 @@ async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
     if let Some(leader) = group.leads().filter(|_| planted::is(Planted::StaleRead)) {
         return Ok(Some(ReadPoint {
             term: leader.term,
+            leader: ReplicaId(leader.node_id),
             index: group.progress.applied_index(),
         }));
     }
@@ -121,6 +125,7 @@ async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
     match wait_applied(&group.progress, id.index, group.timing.election_max()).await {
         Ok(()) => Ok(Some(ReadPoint {
             term: id.leader_id.term,
+            leader: ReplicaId(id.leader_id.node_id),
             index: id.index,
         })),
         Err(ReadError::Deadline(_)) => Ok(None),

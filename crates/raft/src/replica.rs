@@ -256,10 +256,9 @@ impl Replica {
         read::wait_applied(&self.0.group.progress, index, deadline).await
     }
 
-    /// The same for an entry that the leader of `term` has just said is committed, at `index`; the replica takes its
-    /// word for it.
-    pub async fn wait_committed(&self, term: u64, index: u64, deadline: Duration) -> Result<(), ReadError> {
-        committed::wait_applied(&self.0.group, term, index, deadline).await
+    /// The same for an entry that a leader has just said is committed; the replica takes its word for it.
+    pub async fn wait_committed(&self, point: ReadPoint, deadline: Duration) -> Result<(), ReadError> {
+        committed::wait_applied(&self.0.group, point, deadline).await
     }
 
     /// After a restart: waits until this replica has caught up with what it had before, so that reads do not go

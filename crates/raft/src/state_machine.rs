@@ -47,17 +47,28 @@ pub struct Progress {
     reached: watch::Sender<Reached>,
     /// End of the log as it was found at the start, as far as that is still part of the log.
     found: AtomicU64,
-    clock_ms: AtomicU64,
+    monotonic: Arc<dyn env::Clock>,
+    clock: Mutex<AppliedClock>,
     serving: AtomicBool,
+}
+
+/// The machine's clock as of the newest applied entry.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AppliedClock {
+    /// What it says.
+    pub clock_ms: u64,
+    /// When that was applied here, on this process's monotonic clock.
+    pub at_ms: u64,
 }
 
 impl Progress {
     /// Nothing applied yet.
-    pub fn new() -> Arc<Self> {
+    pub fn new(monotonic: Arc<dyn env::Clock>) -> Arc<Self> {
         Arc::new(Progress {
             reached: watch::Sender::default(),
             found: AtomicU64::new(0),
-            clock_ms: AtomicU64::new(0),
+            monotonic,
+            clock: Mutex::default(),
             serving: AtomicBool::new(false),
         })
     }
@@ -108,8 +119,8 @@ impl Progress {
     }
 
     /// The machine's clock as of the newest applied entry.
-    pub fn clock_ms(&self) -> u64 {
-        self.clock_ms.load(Ordering::Acquire)
+    pub fn clock(&self) -> AppliedClock {
+        *self.clock.lock()
     }
 
     /// The group has started: from now on checkpoints are made when asked for.
@@ -117,8 +128,13 @@ impl Progress {
         self.serving.store(true, Ordering::Release);
     }
 
-    fn advance_clock(&self, clock_ms: u64) {
-        self.clock_ms.fetch_max(clock_ms, Ordering::AcqRel);
+    /// An entry with this clock is applied.
+    pub(crate) fn advance_clock(&self, clock_ms: u64) {
+        let mut clock = self.clock.lock();
+        if clock_ms > clock.clock_ms {
+            let at_ms = self.monotonic.now_ms();
+            *clock = AppliedClock { clock_ms, at_ms };
+        }
     }
 }
 

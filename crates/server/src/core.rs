@@ -31,6 +31,7 @@ use types::{ClusterId, NamespaceId, NodeId, PartitionId, ReplicaId, Slot};
 pub use error::ServerError;
 pub use hashes::Hashes;
 pub use listen::{Listener, Woken};
+pub use raft::ReadPoint;
 pub use report::Alarm;
 pub use serve::Handler;
 pub use space::{meta_command, partition_of};
@@ -59,6 +60,8 @@ pub struct KeySpace {
 pub struct Proposed {
     /// Term of the entry.
     pub term: u64,
+    /// The replica that led then; 0 if its node does not say.
+    pub leader: ReplicaId,
     /// Log index of the entry.
     pub index: u64,
     /// The machine's answer; never `Done::Refused`, which is [`ServerError::Refused`].
@@ -74,15 +77,6 @@ pub struct Queried {
     pub index: u64,
     /// The machine's answer; never `Told::Refused`, which is [`ServerError::Refused`].
     pub answer: Answer,
-}
-
-/// A point all later reads see.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadPoint {
-    /// Term of the leader that confirmed it.
-    pub term: u64,
-    /// Log index; applied here if there is a replica here.
-    pub index: u64,
 }
 
 /// What a [`Core`] is made from.

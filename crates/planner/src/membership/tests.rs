@@ -87,6 +87,12 @@ fn one_becomes_three_in_one_change_of_voters() {
     check(ALL, &[1, 2, 3], &[], &[1], Change::Done);
 }
 
+/// A change to what is there already would be an entry for nothing, and another, and another.
+#[test]
+fn a_leader_that_is_to_go_waits_for_an_heir() {
+    check(&[(2, true), (3, true)], &[1, 2, 3], &[], &[1], Change::Wait);
+}
+
 #[test]
 fn leader_hands_over_before_it_goes() {
     let moved = &[(2, true), (3, true), (4, true)];

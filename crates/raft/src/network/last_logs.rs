@@ -15,8 +15,8 @@ use crate::RequestError;
 use crate::convert;
 use crate::peer::{Peers, frame};
 
-/// A replica's last log id in Raft's order: term, then index; (0, 0) if its log is empty.
-pub(crate) type Last = (u64, u64);
+/// A replica's last log id in Raft's order: term, its leader, index; all 0 if its log is empty.
+pub(crate) type Last = (u64, u64, u64);
 
 /// Asks a node which log each of these replicas has. Those that are not open there are absent from the answer.
 pub(crate) async fn ask(
@@ -48,7 +48,7 @@ pub(crate) async fn ask(
 
 fn last(group: LastLog) -> (ReplicaId, Last) {
     let last = group.last_log_id.unwrap_or_default();
-    (ReplicaId(group.replica), (last.term, last.index))
+    (ReplicaId(group.replica), (last.term, last.replica, last.index))
 }
 
 /// The last log id of each group asked for that is here.

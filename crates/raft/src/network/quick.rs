@@ -259,7 +259,9 @@ fn ask(peers: &Arc<Peers>, orphans: &[Orphan]) -> BTreeMap<NodeId, Asked> {
 fn comes_first(orphan: &Orphan, theirs: &[Arc<BTreeMap<ReplicaId, Last>>]) -> bool {
     // Read now: what was on its way when the leader died may have come in since.
     let last_log = orphan.raft.data_metrics().borrow_watched().last_log;
-    let mine = last_log.map_or((0, 0), |id| (id.leader_id.term, id.index));
+    let mine = last_log.map_or((0, 0, 0), |id| {
+        (id.leader_id.term, id.leader_id.node_id, id.index)
+    });
     let (partition, own) = (orphan.partition, orphan.replica);
     orphan.others.iter().all(|(replica, _)| {
         let told = theirs.iter().find_map(|told| told.get(replica));

@@ -27,7 +27,10 @@ impl StoreBuilder<TypeConfig, ReplicaLog, StateMachine, ()> for Builder {
     async fn build(&self) -> Result<((), ReplicaLog, StateMachine), openraft::StorageError<TypeConfig>> {
         let build = || {
             let replica = ReplicaId(self.next.fetch_add(1, Ordering::SeqCst));
-            let (progress, heard) = (Progress::new(), Arc::new(Heard::default()));
+            let (progress, heard) = (
+                Progress::new(env::Env::production().clock),
+                Arc::new(Heard::default()),
+            );
             let trouble = Trouble::new(P, replica, heard.clone());
             let store = self.stores.open(P, replica)?;
             let machine = StateMachine::open(

@@ -82,7 +82,10 @@ fn machine(kind: io::ErrorKind) -> (StateMachine, Arc<Heard>, Arc<Trouble>) {
         store,
         kind: Mutex::new(None),
     });
-    let (heard, progress) = (Arc::new(Heard::default()), Progress::new());
+    let (heard, progress) = (
+        Arc::new(Heard::default()),
+        Progress::new(env::Env::production().clock),
+    );
     let trouble = Trouble::new(P, replica, heard.clone());
     let machine = StateMachine::open(
         P,
@@ -139,7 +142,13 @@ async fn an_entry_that_is_not_understood_is_no_damage() {
     log.append(ReplicaId(1), vec![record], Box::new(|result| result.unwrap()));
     let heard = Arc::new(Heard::default());
     let trouble = Trouble::new(P, ReplicaId(1), heard.clone());
-    let mut log = ReplicaLog::open(log, ReplicaId(1), Progress::new(), trouble.clone()).unwrap();
+    let mut log = ReplicaLog::open(
+        log,
+        ReplicaId(1),
+        Progress::new(env::Env::production().clock),
+        trouble.clone(),
+    )
+    .unwrap();
     let read = openraft::RaftLogReader::try_get_log_entries(&mut log, 1..2).await;
     assert!(read.is_err() && trouble.damage().is_none(), "{read:?}");
     assert_eq!(heard.fatal.lock().len(), 1);

@@ -205,6 +205,7 @@ impl Core {
         self.metrics.committed(partition, begun.elapsed());
         Ok(Proposed {
             term: done.term,
+            leader: done.leader,
             index: done.index,
             reply: done.reply,
         })
@@ -227,10 +228,15 @@ impl Core {
         self.led_by(partition, node, told.term);
         // From here on it has happened: nothing that goes wrong may lead to another attempt.
         let reply = decode::<Reply>(told.reply)?;
-        let (term, index) = (told.term, told.index);
-        self.wait_here(partition, ReadPoint { term, index }, until)
-            .await?;
-        Ok(Proposed { term, index, reply })
+        let (term, leader, index) = (told.term, ReplicaId(told.leader), told.index);
+        let point = ReadPoint { term, leader, index };
+        self.wait_here(partition, point, until).await?;
+        Ok(Proposed {
+            term,
+            leader,
+            index,
+            reply,
+        })
     }
 
     async fn ask(
@@ -268,7 +274,7 @@ impl Core {
             return Ok(());
         };
         let left = until.saturating_duration_since(Instant::now());
-        match replica.wait_committed(told.term, told.index, left).await {
+        match replica.wait_committed(told, left).await {
             Ok(()) | Err(raft::ReadError::Stopped) => Ok(()),
             Err(_) => Err(Failed::Final(ServerError::Timeout {
                 text: format!(

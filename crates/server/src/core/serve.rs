@@ -159,6 +159,7 @@ async fn propose(core: &Core, partition: PartitionId, body: Bytes) -> Result<Byt
     }
     Ok(peer::Proposed {
         term: done.term,
+        leader: done.leader.0,
         index: done.index,
         reply,
     }
@@ -196,6 +197,7 @@ async fn read_index(core: &Core, partition: PartitionId) -> Result<Bytes, Failed
         .map_err(Failed::read)?;
     Ok(peer::ReadIndex {
         term: point.term,
+        leader: point.leader.0,
         index: point.index,
     }
     .encode_to_vec()

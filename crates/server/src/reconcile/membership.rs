@@ -24,6 +24,8 @@ const CATCH_UP: Duration = Duration::from_millis(20);
 const IMPATIENT_AFTER: Duration = Duration::from_secs(10);
 /// One partition is worked on for at most so long before the map is looked at again from the start.
 const TURN: Duration = Duration::from_secs(30);
+/// An heir that could not take over is not asked again for so long.
+const AVOIDED: Duration = Duration::from_secs(1);
 /// Between looks when nothing happens.
 const LOOK: Duration = Duration::from_secs(2);
 
@@ -86,34 +88,34 @@ fn next(
     core: &Core,
     partition: PartitionId,
     impatient: bool,
-    avoided: &BTreeSet<ReplicaId>,
+    avoided: &BTreeMap<ReplicaId, Instant>,
 ) -> Option<(raft::Replica, Change)> {
     let map = core.map();
     let wanted = map.partitions.iter().find(|known| known.id == partition.0)?;
     let (replica, mut members) = members(core, partition)?;
-    members.caught_up.retain(|id| !avoided.contains(id));
+    members.caught_up.retain(|id| !avoided.contains_key(id));
     let change = next_change(wanted, &members, impatient);
     Some((replica, change))
 }
 
 fn unsettled(core: &Core, partition: PartitionId) -> bool {
-    next(core, partition, false, &BTreeSet::new()).is_some_and(|(_, change)| change != Change::Done)
+    next(core, partition, false, &BTreeMap::new()).is_some_and(|(_, change)| change != Change::Done)
 }
 
 /// Changes one partition until it is as wanted, led elsewhere, or the turn is over.
 async fn drive(core: &Core, partition: PartitionId) {
     let begun = Instant::now();
     let mut progress = Instant::now();
-    let mut avoided = BTreeSet::new();
+    let mut avoided = BTreeMap::new();
     while begun.elapsed() < TURN {
         let impatient = progress.elapsed() > IMPATIENT_AFTER;
+        avoided.retain(|_, since: &mut Instant| since.elapsed() < AVOIDED);
         let Some((replica, change)) = next(core, partition, impatient, &avoided) else {
             return;
         };
         tracing::debug!(%partition, ?change, "membership");
-        match &change {
-            Change::HandOver(heir) => drop(avoided.insert(*heir)),
-            _ => avoided.clear(),
+        if let Change::HandOver(heir) = change {
+            avoided.insert(heir, Instant::now());
         }
         let done = match change {
             Change::Done => return,

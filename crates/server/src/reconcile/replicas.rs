@@ -243,7 +243,8 @@ fn is_dropped(
         .flat_map(|report| &report.replicas)
         .filter(|report| report.partition == partition.0 && report.leads && report.replica != id.0)
         .filter(|report| report.term >= term)
-        .max_by_key(|report| report.term);
+        // Of two leaders of one term the one with the lower id can commit nothing.
+        .max_by_key(|report| (report.term, report.replica));
     leader.is_some_and(|leader| {
         !leader.members.is_empty() && leader.members.iter().all(|member| member.replica != id.0)
     })

@@ -15,7 +15,7 @@ use prost::Message;
 use proto::peer::{self, Kind};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
-use types::{NodeId, PartitionId};
+use types::{NodeId, PartitionId, ReplicaId};
 
 use super::cost::{answers_much, asks_clock, scans};
 use super::{ATTEMPT, Place, Repeat, decode, last_word, unknown_leader};
@@ -116,13 +116,7 @@ impl Core {
     async fn read_point(&self, partition: PartitionId) -> Result<ReadPoint, ServerError> {
         self.at_leader(partition, Repeat::Read, |place, left| async move {
             match place {
-                Place::Here(replica) => {
-                    let point = replica.read_index(left).await.map_err(Failed::read)?;
-                    Ok(ReadPoint {
-                        term: point.term,
-                        index: point.index,
-                    })
-                }
+                Place::Here(replica) => replica.read_index(left).await.map_err(Failed::read),
                 Place::There(node) => {
                     let point = self.points.ask(self.raft(), partition, node, left).await?;
                     self.led_by(partition, node, point.term);
@@ -188,7 +182,7 @@ impl Core {
 /// Waits until the replica has applied what the leader has told. One that is stopped never will.
 async fn reach(replica: &raft::Replica, point: ReadPoint, until: Instant) -> Result<(), Failed> {
     let left = until.saturating_duration_since(Instant::now());
-    let reached = replica.wait_committed(point.term, point.index, left).await;
+    let reached = replica.wait_committed(point, left).await;
     reached.map_err(Failed::read)
 }
 
@@ -258,6 +252,7 @@ impl Points {
                 let told = decode::<peer::ReadIndex>(body)?;
                 Ok(ReadPoint {
                     term: told.term,
+                    leader: ReplicaId(told.leader),
                     index: told.index,
                 })
             }
@@ -356,7 +351,11 @@ mod tests {
                     async move {
                         let index = asked.fetch_add(1, Ordering::SeqCst) + 1;
                         answers.acquire().await.expect("open").forget();
-                        Ok(ReadPoint { term: 1, index })
+                        Ok(ReadPoint {
+                            term: 1,
+                            leader: ReplicaId(1),
+                            index,
+                        })
                     }
                 };
                 let point = points.wait(PLACE, left, request).await?;

@@ -71,6 +71,11 @@ fn a_deposed_leader_cannot_have_a_replica_removed() {
     assert!(!dropped(&[&new], 6));
     assert!(!dropped(&[&report(1, 6, &[])], 6), "it knows no members yet");
     assert!(!dropped(&[], 0));
+    // Two leaders of one term: the replica with the higher id can commit, wherever it is.
+    let (sham, real) = (report(1, 6, &[1, 2]), report(2, 6, &[1, 2, 9]));
+    assert!(!dropped(&[&sham, &real], 6));
+    let elsewhere = |on: u64, (_, told): &(NodeId, NodeReport)| (NodeId(on), told.clone());
+    assert!(!dropped(&[&elsewhere(2, &sham), &elsewhere(1, &real)], 6));
 }
 
 #[test]
