@@ -70,9 +70,7 @@ async fn go(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Vi
     }
     faults.mend(&mut cluster);
     cluster.heal().await?;
-    cluster.stop_clients();
-    let last = cluster.now_ms() + 3000;
-    cluster.pass_until(last).await?;
+    cluster.stop_clients().await?;
     cluster.settle("all partitions in order again").await?;
     judge(&cluster, &*registers, store)?;
     let tally = registers.tally();

@@ -63,8 +63,7 @@ pub fn run(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Vio
     let mut faults = Faults::of(&world, fault::all());
     fault::torment(&mut world, &mut faults)?;
     heal(&mut world)?;
-    world.stop_clients();
-    world.run_for(3000)?;
+    world.stop_clients()?;
     world.settle("all partitions in order again")?;
     let mut report = Report {
         faults: faults.count,

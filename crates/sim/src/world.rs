@@ -85,6 +85,8 @@ pub struct World {
     tasks: mpsc::UnboundedSender<Task>,
     stop: Arc<AtomicBool>,
     stop_disturbing: Arc<AtomicBool>,
+    /// Of each client of a workload: whether it is done.
+    done: Vec<Arc<AtomicBool>>,
     clock: Arc<TrueClock>,
     skewed: bool,
     lost: bool,
@@ -134,6 +136,7 @@ impl World {
             tasks,
             stop: Arc::default(),
             stop_disturbing: Arc::default(),
+            done: Vec::new(),
             clock: Arc::default(),
             skewed: false,
             lost: false,
@@ -167,15 +170,6 @@ impl World {
                 let text = format!("{}: {text}", invariant.name());
                 return Err(self.violation(text));
             }
-        }
-        Ok(())
-    }
-
-    /// Lets time pass.
-    pub fn run_for(&mut self, ms: u64) -> Result<(), Violation> {
-        let end = self.now_ms() + ms;
-        while self.now_ms() < end {
-            self.step()?;
         }
         Ok(())
     }
@@ -287,7 +281,8 @@ impl World {
             true => self.stop_disturbing.clone(),
             false => self.stop.clone(),
         };
-        self.start_client_until(stop, |client| async move { workload.work(client).await });
+        let done = self.start_client_until(stop, |client| async move { workload.work(client).await });
+        self.done.push(done);
     }
 
     /// All are on one host: turmoil's cost per step grows with the
@@ -340,9 +335,16 @@ impl World {
         self.stop_disturbing.store(true, Ordering::Relaxed);
     }
 
-    /// Tells all others to stop.
-    pub fn stop_clients(&self) {
+    /// Tells all others to stop, and waits until all have: what one of them did last stands in no history before.
+    pub fn stop_clients(&mut self) -> Result<(), Violation> {
         self.stop.store(true, Ordering::Relaxed);
+        self.until("clients have stopped", |world| {
+            let working = world.done.iter().filter(|done| !done.load(Ordering::Relaxed));
+            match working.count() {
+                0 => Ok(()),
+                some => Err(format!("{some} still work")),
+            }
+        })
     }
 
     /// Waits until all partitions have leaders and all replicas they should have, in the same state.

@@ -80,6 +80,7 @@ pub struct Cluster {
     clock: Arc<TrueClock>,
     stop: Arc<AtomicBool>,
     stop_moves: Arc<AtomicBool>,
+    working: JoinSet<()>,
     moves: JoinSet<()>,
 }
 
@@ -108,6 +109,7 @@ impl Cluster {
             clock: Arc::new(TrueClock::since(Instant::now())),
             stop: Arc::default(),
             stop_moves: Arc::default(),
+            working: JoinSet::new(),
             moves: JoinSet::new(),
             fabric,
             news,
@@ -222,7 +224,8 @@ impl Cluster {
     pub fn start_worker(&mut self, registers: Arc<Registers>) {
         let client = self.client(self.stop.clone());
         let direct = Direct::new(self.members.clone(), client.clone());
-        tokio::spawn(async move { registers.work_over(client, direct).await });
+        self.working
+            .spawn(async move { registers.work_over(client, direct).await });
     }
 
     /// Starts what moves leaders and replicas.
@@ -257,9 +260,11 @@ impl Cluster {
         }
     }
 
-    /// Tells clients to stop.
-    pub fn stop_clients(&self) {
+    /// Tells clients to stop, and waits until all have: what one of them did last stands in no history before.
+    pub async fn stop_clients(&mut self) -> Result<(), Violation> {
         self.stop.store(true, Ordering::Relaxed);
+        let working = std::mem::take(&mut self.working);
+        self.done("clients have stopped", all_ended(working)).await
     }
 
     /// Everything runs again, nobody moves replicas, and what moves have left is cleared away.
@@ -269,13 +274,8 @@ impl Cluster {
         }
         self.stop_moves.store(true, Ordering::Relaxed);
         // The last of them may be half done.
-        let mut moves = std::mem::take(&mut self.moves);
-        let ended = async {
-            while let Some(ended) = moves.join_next().await {
-                assert!(ended.is_ok(), "what moves replicas panicked");
-            }
-        };
-        self.done("moves ended", ended).await?;
+        let moves = std::mem::take(&mut self.moves);
+        self.done("moves ended", all_ended(moves)).await?;
         let clearing = moves::clear_away(self.members.clone());
         self.done("what moves have left is cleared away", clearing)
             .await?;
@@ -422,5 +422,11 @@ impl Cluster {
     fn link(&self, (from, to): Link) -> crate::net::Link {
         let name = |at: usize| self.members.all[at].name.clone();
         (name(from), name(to))
+    }
+}
+
+async fn all_ended(mut tasks: JoinSet<()>) {
+    while let Some(ended) = tasks.join_next().await {
+        assert!(ended.is_ok(), "a task panicked");
     }
 }
