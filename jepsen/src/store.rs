@@ -1,7 +1,7 @@
 //! Where a run leaves what it saw: a folder for each, and a link to the latest.
 //!
 //! ```text
-//! STORE/TIME-SEED/plan.json         what was asked for
+//! STORE/TIME-SEED/plan.txt          what was asked for
 //!                 faults.jsonl      each fault: when, what, on whom, how it was seen
 //!                 leaders.jsonl     who led which partition, and when
 //!                 histories/W.jsonl what clients of workload W saw

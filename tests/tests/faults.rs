@@ -80,7 +80,7 @@ async fn a_paused_leader_serves_no_stale_read_when_it_wakes_up() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_nodes_lose_power_at_once() -> Result<()> {
+async fn all_nodes_are_killed_at_once() -> Result<()> {
     let mut cluster = Cluster::start(3, 4).await?;
     let load = Load::start(cluster.endpoints(), 8);
     for _ in 0..2 {

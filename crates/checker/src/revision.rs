@@ -1,5 +1,6 @@
 //! The key-value store, replayed in the order of the revisions that its answers carry. Looks at every operation, in
-//! n log n, so that it holds for a night's run.
+//! n log n, so that it holds for a night's run; each revision that nobody was answered for looks at every operation of
+//! unknown fate as well, of which there should be few.
 //!
 //! What is needed beside the history is the log of a key space: everything that happened, revision by revision, as a
 //! watch from the beginning or the final state tells it. Then:

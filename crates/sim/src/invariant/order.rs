@@ -1,5 +1,6 @@
-//! What never goes back, and what never overtakes what: term, commit and apply of a replica, within one process; and its
-//! log is purged only of what its state holds where no crash takes it away, and ends no earlier than what is committed.
+//! What never goes back, and what never overtakes what: the term of a replica, which it tells once it is synced; what it
+//! has committed and applied, within one process; and its log is purged only of what its state holds where no crash takes it
+//! away, and ends no earlier than what is committed.
 
 use std::collections::BTreeMap;
 
@@ -39,10 +40,10 @@ impl Invariant for Order {
                 ))
             };
             let status = &open.status;
+            if status.term < before.term {
+                return told("the term", before.term, status.term);
+            }
             if before.boot == boot {
-                if status.term < before.term {
-                    return told("the term", before.term, status.term);
-                }
                 if status.committed < before.committed {
                     return told("what is committed", before.committed, status.committed);
                 }
