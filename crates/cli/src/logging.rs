@@ -75,6 +75,8 @@ pub fn abort_on_panic() {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
     use super::*;
 
     #[test]
@@ -85,5 +87,32 @@ mod tests {
         for wrong in ["inof", "info,raft", "raft=loud", "a=b=c"] {
             assert!(filter(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    /// In a process of its own, which is this test once more.
+    #[test]
+    fn a_task_that_panics_ends_the_process() {
+        const CHILD: &str = "HOLDFAST_TEST_PANICS";
+        if std::env::var_os(CHILD).is_some() {
+            abort_on_panic();
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let task = runtime.spawn(async { panic!("a broken invariant") });
+            let _ = runtime.block_on(task);
+            return;
+        }
+        let me = std::env::current_exe().expect("a test");
+        let ended = std::process::Command::new(me)
+            .args([
+                "--exact",
+                "logging::tests::a_task_that_panics_ends_the_process",
+                "--nocapture",
+            ])
+            .env(CHILD, "1")
+            .output()
+            .expect("run");
+        let said = String::from_utf8_lossy(&ended.stderr);
+        // SIGABRT
+        assert_eq!(ended.status.signal(), Some(6), "{said}");
+        assert!(said.contains("a broken invariant"), "{said}");
     }
 }

@@ -119,12 +119,15 @@ impl Group {
     pub(crate) fn leads(&self) -> Option<LeaderId> {
         let server = self.server.borrow_watched();
         let mine = server.vote.committed && server.vote.leader_id.node_id == self.replica.0;
-        (mine && server.state.is_leader()).then_some(server.vote.leader_id)
+        // What a core told last is not taken back when it ends by a panic or by damage.
+        let lives = !self.progress.is_ended();
+        (mine && server.state.is_leader() && lives).then_some(server.vote.leader_id)
     }
 
     /// Who leads, as far as known here.
     pub(crate) fn leader(&self) -> Option<(ReplicaId, NodeId)> {
-        leader_of(&self.server.borrow_watched())
+        let leader = leader_of(&self.server.borrow_watched());
+        leader.filter(|_| !self.progress.is_ended())
     }
 
     /// The node that holds a member.
@@ -144,9 +147,11 @@ impl Group {
             (ReplicaId(replica), NodeId(node))
         };
         let matched = metrics.replication.iter().flatten();
+        let ended = self.progress.is_ended();
+        let running = metrics.running_state.as_ref().err().map(ToString::to_string);
         ReplicaStatus {
-            leader: metrics.current_leader.map(at),
-            is_leader: metrics.state.is_leader(),
+            leader: metrics.current_leader.map(at).filter(|_| !ended),
+            is_leader: metrics.state.is_leader() && !ended,
             term: metrics.current_term,
             last_log: metrics.last_log_index.unwrap_or(0),
             committed: metrics.local_committed.map_or(0, |id| id.index),
@@ -161,7 +166,7 @@ impl Group {
             millis_since_quorum_ack: metrics
                 .last_quorum_acked
                 .map(|at| at.elapsed().as_millis() as u64),
-            stopped: metrics.running_state.as_ref().err().map(ToString::to_string),
+            stopped: running.or_else(|| ended.then(|| "its core ended without a word".to_owned())),
             damaged: self.trouble.damage().map(str::to_owned),
         }
     }
@@ -358,6 +363,8 @@ async fn tell_leaders(group: Arc<Group>, listener: Arc<dyn ApplyListener>) {
         if server.changed().await.is_err() {
             // The core is down, whoever stopped it.
             group.progress.end();
+            let term = told.map_or(0, |(_, term, _)| term);
+            listener.leadership(group.partition, None, term, false);
             return;
         }
     }

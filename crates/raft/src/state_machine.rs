@@ -101,6 +101,11 @@ impl Progress {
         self.reached.send_modify(|reached| reached.ended = true);
     }
 
+    /// Whether nothing will be applied any more.
+    pub fn is_ended(&self) -> bool {
+        self.reached.borrow().ended
+    }
+
     /// The log was found to end at `last`: nothing after it was applied by an earlier process.
     pub fn found(&self, last: u64) {
         self.found.store(last, Ordering::Release);

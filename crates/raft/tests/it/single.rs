@@ -3,6 +3,7 @@
 use machine::command::{Body, Tick};
 use machine::outcome::Done;
 use raft::{ProposeError, RaftError, ReadError};
+use tokio::time::Instant;
 use types::NodeId;
 
 use crate::kit::*;
@@ -184,4 +185,43 @@ async fn nobody_waits_for_a_replica_that_is_stopped() {
     let after = wait();
     assert_eq!(before.await.unwrap(), Err(ReadError::Stopped));
     assert_eq!(after.await.unwrap(), Err(ReadError::Stopped));
+}
+
+/// A leader whose log turns out to be damaged stops, in a process that goes on. What it told last was that it leads.
+#[tokio::test]
+async fn a_leader_that_stopped_leads_no_more_and_nobody_waits_for_it() {
+    let (cluster, _) = Cluster::linked(3, 3, timing()).await;
+    let leader = cluster.wait_leader().await;
+    cluster.put_surely("a", "1").await;
+    let replica = cluster.replica(leader);
+    let heard = &cluster.up[&leader].heard;
+    let status = replica.status();
+    let waiting = {
+        let replica = replica.clone();
+        let never = status.applied + 1_000;
+        tokio::spawn(async move { replica.wait_applied(never, LIMIT).await })
+    };
+    (1..20).for_each(|more| cluster.disks[&leader].damage_entry(replica_of(leader), status.last_log + more));
+    let writes = futures::future::join_all((0..20).map(|_| replica.propose(put("a", "2"), LIMIT)));
+    let begun = Instant::now();
+    let writes = writes.await;
+    assert!(writes.iter().all(Result::is_err), "{writes:?}");
+    assert_eq!(waiting.await.unwrap(), Err(ReadError::Stopped));
+    assert!(begun.elapsed() < LIMIT / 2, "ended by their own time");
+
+    let status = replica.status();
+    assert!(
+        status.stopped.is_some() && !status.is_leader && status.leader.is_none(),
+        "{status:?}"
+    );
+    assert!(!replica.is_leader() && replica.leader().is_none());
+    let last = heard.leaderships.lock().last().copied();
+    assert!(matches!(last, Some((None, _, false))), "{last:?}");
+    assert!(replica.propose(put("a", "3"), LIMIT).await.is_err());
+    assert!(replica.read_index(LIMIT).await.is_err());
+    eventually("another leads", || {
+        cluster.leader().is_some_and(|other| other != leader)
+    })
+    .await;
+    cluster.put_surely("a", "4").await;
 }
