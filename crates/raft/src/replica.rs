@@ -87,6 +87,8 @@ pub struct ReplicaStatus {
     pub learners: Vec<(ReplicaId, NodeId)>,
     /// Whether a change of voters is half done (two sets of voters).
     pub is_joint: bool,
+    /// The sets of voters, of each of which a majority is needed: two while a change is half done.
+    pub quorums: Vec<Vec<ReplicaId>>,
     /// Last entry known to be on each replica; only on the leader.
     pub matched: BTreeMap<ReplicaId, u64>,
     /// Commands waiting to be proposed.
@@ -146,6 +148,7 @@ impl Group {
             let node = membership.get_node(&replica).map_or(0, |node| node.node);
             (ReplicaId(replica), NodeId(node))
         };
+        let ids = |set: &BTreeSet<u64>| set.iter().map(|id| ReplicaId(*id)).collect();
         let matched = metrics.replication.iter().flatten();
         let ended = self.progress.is_ended();
         let running = metrics.running_state.as_ref().err().map(ToString::to_string);
@@ -159,6 +162,7 @@ impl Group {
             voters: membership.voter_ids().map(at).collect(),
             learners: membership.learner_ids().map(at).collect(),
             is_joint: membership.get_joint_config().len() > 1,
+            quorums: membership.get_joint_config().iter().map(ids).collect(),
             matched: matched
                 .map(|(id, log)| (ReplicaId(*id), log.map_or(0, |log| log.index)))
                 .collect(),

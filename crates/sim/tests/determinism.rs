@@ -43,6 +43,7 @@ fn a_seed_goes_the_same_way_twice_and_ten_find_nothing() {
     check(&["--seeds", "1126..1127"]);
     check(&["--seeds", "148..149"]);
     check(&["--seeds", "50..51"]);
+    check(&["--seeds", "323..324"]);
 }
 
 #[test]

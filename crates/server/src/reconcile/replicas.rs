@@ -5,9 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::StreamExt;
 use machine::record::meta::ClusterMap;
-use proto::peer::NodeReport;
+use prost::Message;
+use proto::peer::{self, Kind, NodeReport};
 use types::{NodeId, PartitionId, ReplicaId};
 
 use crate::core::Core;
@@ -19,6 +21,9 @@ const OPENING: usize = 4;
 const SOON: Duration = Duration::from_millis(250);
 /// Between looks when nothing happens.
 const LOOK: Duration = Duration::from_secs(3);
+
+/// How long a leader may take to find that a majority follows it.
+const CONFIRMED_WITHIN: Duration = Duration::from_secs(2);
 
 /// A replica that the map gives this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,7 +212,10 @@ async fn remove_if_dropped(
         return false;
     };
     let reports = core.gather(&[partition.0], false).await;
-    if !is_dropped(&reports, partition, id, term) {
+    let Some(leader) = dropped_by(&reports, partition, id) else {
+        return false;
+    };
+    if leader.term < term && !leads(core, partition, leader).await {
         return false;
     }
     if let Err(error) = data.remember_gone(id) {
@@ -230,24 +238,52 @@ async fn remove_if_dropped(
     }
 }
 
-/// Whether the group's leader says that the replica is no member. One of a lower term than the replica has seen was
-/// deposed: its word may be older than a change that took the replica in.
-fn is_dropped(
+/// A leader that says that a replica is no member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Dropper {
+    node: NodeId,
+    replica: ReplicaId,
+    term: u64,
+}
+
+/// The newest leader, if it says that the replica is no member.
+fn dropped_by(
     reports: &BTreeMap<NodeId, NodeReport>,
     partition: PartitionId,
     id: ReplicaId,
-    term: u64,
-) -> bool {
-    let leader = reports
-        .values()
-        .flat_map(|report| &report.replicas)
-        .filter(|report| report.partition == partition.0 && report.leads && report.replica != id.0)
-        .filter(|report| report.term >= term)
-        // Of two leaders of one term the one with the lower id can commit nothing.
-        .max_by_key(|report| (report.term, report.replica));
-    leader.is_some_and(|leader| {
-        !leader.members.is_empty() && leader.members.iter().all(|member| member.replica != id.0)
+) -> Option<Dropper> {
+    let told = reports
+        .iter()
+        .flat_map(|(node, report)| report.replicas.iter().map(|replica| (*node, replica)));
+    let leaders = told.filter(|(_, it)| it.partition == partition.0 && it.leads && it.replica != id.0);
+    // Of two leaders of one term the one with the lower id can commit nothing.
+    let (node, leader) = leaders.max_by_key(|(_, report)| (report.term, report.replica))?;
+    let known = !leader.members.is_empty();
+    let dropped = known && leader.members.iter().all(|member| member.replica != id.0);
+    dropped.then_some(Dropper {
+        node,
+        replica: ReplicaId(leader.replica),
+        term: leader.term,
     })
+}
+
+/// Whether a majority follows that leader now. The replica here has seen a higher term than the leader's: either there is a
+/// newer leader, which may have taken it in, or it stood itself after it was dropped, again and again, and nobody listened.
+async fn leads(core: &Core, partition: PartitionId, leader: Dropper) -> bool {
+    let nothing = Bytes::new();
+    let asked = core.raft().request(
+        leader.node,
+        Kind::ReadIndex,
+        partition,
+        nothing.clone(),
+        nothing,
+        CONFIRMED_WITHIN,
+    );
+    let told = asked
+        .await
+        .ok()
+        .and_then(|body| peer::ReadIndex::decode(body).ok());
+    told.is_some_and(|told| (told.term, told.leader) == (leader.term, leader.replica.0))
 }
 
 /// Replicas on this disk, newest id per partition: what a restart opens before the map says more.

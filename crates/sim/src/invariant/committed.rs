@@ -59,31 +59,29 @@ impl Invariant for Committed {
 
 /// A majority of the voters must hold a freshly committed entry where no crash takes it away.
 fn held(seen: &Seen<'_>, open: &Open, index: u64, data: &[u8]) -> Result<(), String> {
-    // With two sets of voters, a majority of each is needed, and which they are is not told.
-    if open.status.is_joint || open.status.voters.is_empty() {
-        return Ok(());
-    }
-    let holds = |(replica, node): &&(ReplicaId, types::NodeId)| {
+    let status = &open.status;
+    let holds = |replica: &&ReplicaId| {
+        let Some((_, node)) = status.voters.iter().find(|(id, _)| id == *replica) else {
+            return false;
+        };
         let Some(host) = seen.hosts.iter().find(|host| host.id == node.0) else {
             return false;
         };
         let disk = host.disk;
-        let synced = disk.entry(*replica, index, true);
+        let synced = disk.entry(**replica, index, true);
         synced.is_some_and(|synced| *synced == *data)
-            || disk.purged_synced(*replica) >= index
-            || super::durable_index(disk, open.partition, *replica) >= index
+            || disk.purged_synced(**replica) >= index
+            || super::durable_index(disk, open.partition, **replica) >= index
     };
     // What a node that lost its data had acknowledged before is still being counted by a leader.
     let lost = usize::from(seen.lost);
-    let holding = open.status.voters.iter().filter(holds).count() + lost;
-    match 2 * holding > open.status.voters.len() {
+    let majority = |set: &Vec<ReplicaId>| 2 * (set.iter().filter(holds).count() + lost) > set.len();
+    // Of two sets one is enough to look for: the entry may be from before the change, and needs the older one alone.
+    match status.quorums.is_empty() || status.quorums.iter().any(majority) {
         true => Ok(()),
         false => Err(format!(
-            "entry {index} of partition {} is taken for committed by replica {}, and only {holding} of {} voters have \
-             synced it",
-            open.partition,
-            open.replica,
-            open.status.voters.len()
+            "entry {index} of partition {} is taken for committed by replica {}, and no majority of {:?} has synced it",
+            open.partition, open.replica, status.quorums
         )),
     }
 }

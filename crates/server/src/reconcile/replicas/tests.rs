@@ -60,22 +60,25 @@ fn a_deposed_leader_cannot_have_a_replica_removed() {
         };
         (NodeId(node), told)
     };
-    let dropped = |reports: &[&(NodeId, NodeReport)], term| {
+    let dropped = |reports: &[&(NodeId, NodeReport)]| {
         let reports = reports.iter().map(|report| (*report).clone()).collect();
-        is_dropped(&reports, PartitionId(4), ReplicaId(9), term)
+        dropped_by(&reports, PartitionId(4), ReplicaId(9)).map(|leader| (leader.node.0, leader.term))
     };
     let (old, new) = (report(1, 5, &[1, 2]), report(2, 6, &[1, 2, 9]));
-    assert!(dropped(&[&old], 5));
-    assert!(!dropped(&[&old], 6), "a newer leader is known here");
-    assert!(!dropped(&[&old, &new], 5), "a newer leader answers");
-    assert!(!dropped(&[&new], 6));
-    assert!(!dropped(&[&report(1, 6, &[])], 6), "it knows no members yet");
-    assert!(!dropped(&[], 0));
+    assert_eq!(
+        dropped(&[&old]),
+        Some((1, 5)),
+        "to be asked, by who has seen a newer term"
+    );
+    assert_eq!(dropped(&[&old, &new]), None, "a newer leader answers");
+    assert_eq!(dropped(&[&new]), None);
+    assert_eq!(dropped(&[&report(1, 6, &[])]), None, "it knows no members yet");
+    assert_eq!(dropped(&[]), None);
     // Two leaders of one term: the replica with the higher id can commit, wherever it is.
     let (sham, real) = (report(1, 6, &[1, 2]), report(2, 6, &[1, 2, 9]));
-    assert!(!dropped(&[&sham, &real], 6));
+    assert_eq!(dropped(&[&sham, &real]), None);
     let elsewhere = |on: u64, (_, told): &(NodeId, NodeReport)| (NodeId(on), told.clone());
-    assert!(!dropped(&[&elsewhere(2, &sham), &elsewhere(1, &real)], 6));
+    assert_eq!(dropped(&[&elsewhere(2, &sham), &elsewhere(1, &real)]), None);
 }
 
 #[test]
