@@ -43,7 +43,15 @@ fn a_seed_goes_the_same_way_twice_and_ten_find_nothing() {
     check(&["--seeds", "1126..1127"]);
     check(&["--seeds", "148..149"]);
     check(&["--seeds", "50..51"]);
-    check(&["--seeds", "323..324"]);
+    // Without what mended 323, which goes another way by now.
+    check(&[
+        "--seeds",
+        "39..40",
+        "--workloads",
+        "moves,append",
+        "--faults",
+        "kill,cut,refuse",
+    ]);
 }
 
 #[test]
