@@ -94,8 +94,10 @@ mutants: ## mutate CRATES (all that have tests of their own), SHARD=0/20 of each
 chaos: ## real processes under every kind of fault for TIME (5m); needs root
 	jepsen/run --workload all --nemesis mixed --time $(or $(TIME),5m)
 
-soak: ## the same for TIME (60m), in slices
-	jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m)
+soak: ## the same for TIME (60m), in slices; then 50 million inputs for each fuzz target
+	status=0; jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m) || status=$$?; \
+	FUZZ_EXECUTIONS=$(or $(FUZZ_EXECUTIONS),50000000) $(CARGO) test --release --locked --workspace --test million || status=$$?; \
+	exit $$status
 
 recovery: ## how long writes pause after one fault, ROUNDS=20 of each, with 1 and with 64 partitions, written in part and all; needs root
 	status=0; for load in "--partitions 1" "--partitions 64" "--partitions 64 --probers 64 --every 20"; do \

@@ -1,12 +1,13 @@
 //! Disks that fail and disks that fill: the process stops, or refuses in time, and nothing is lost.
 
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tests::load::Load;
 use tests::{Cluster, until};
 use tokio::sync::{Mutex, MutexGuard};
+use tokio::time::Instant;
 
 const LIMIT: Duration = Duration::from_secs(60);
 /// Exit status of a process that stopped itself, since it could not keep a promise any more.
@@ -19,13 +20,7 @@ async fn a_failed_fsync_stops_the_process_and_others_take_over() -> Result<()> {
     load.progress(100, LIMIT).await?;
     // From now on every sync of node 3 fails: strace makes the call return EIO.
     let pid = cluster.pid(2)?;
-    let mut strace = Command::new("strace")
-        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync,sync_file_range", "-e"])
-        .args(["inject=fsync,fdatasync:error=EIO", "-p", &pid.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("cannot run strace (scripts/install-deps.sh installs it)")?;
+    let mut strace = syncs_of(pid, "error=EIO")?;
     let status = cluster.wait_exit(2, LIMIT).await?;
     strace.wait()?;
     ensure!(
@@ -137,6 +132,43 @@ async fn a_node_whose_disk_fills_hands_over_and_all_nodes_tell_of_it() -> Result
     .await?;
     until("it leads again", LIMIT, || leads(&cluster, true)).await?;
     cluster.assert_nothing_lost(load).await
+}
+
+/// Half a second a sync: who leads there makes all its clients wait.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_disk_is_slow_hands_over_and_takes_part_again() -> Result<()> {
+    let cluster = Cluster::start(3, 6).await?;
+    until("it leads something", LIMIT, || leads(&cluster, true)).await?;
+    let load = Load::start(cluster.endpoints(), 6);
+    load.progress(100, LIMIT).await?;
+    let mut strace = syncs_of(cluster.pid(0)?, "delay_enter=500000")?;
+    let begun = Instant::now();
+    until("it leads nothing", 2 * STEPS_ASIDE, || leads(&cluster, false)).await?;
+    println!("stepped aside {:?} after the disk became slow", begun.elapsed());
+    let status = cluster.json(1, &["status"])?;
+    let problems = status["problems"].to_string();
+    ensure!(problems.contains("node 1: disk slow"), "nobody is told: {status}");
+    load.progress(100, LIMIT).await?;
+    // strace lets go of the process when it is asked to end.
+    let ended = Command::new("kill").arg(strace.id().to_string()).status()?;
+    ensure!(ended.success(), "strace could not be ended");
+    strace.wait()?;
+    until("it leads again", LIMIT, || leads(&cluster, true)).await?;
+    cluster.assert_nothing_lost(load).await
+}
+
+/// How long it may take, with syncs of half a second.
+const STEPS_ASIDE: Duration = Duration::from_secs(5);
+
+/// Tampers with each sync of a process from now on.
+fn syncs_of(pid: u32, how: &str) -> Result<Child> {
+    Command::new("strace")
+        .args(["-f", "-qq", "-e", "trace=fsync,fdatasync", "-e"])
+        .args([&format!("inject=fsync,fdatasync:{how}"), "-p", &pid.to_string()])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot run strace (scripts/install-deps.sh installs it)")
 }
 
 /// etcd's number of the alarm.

@@ -22,7 +22,7 @@ pub struct PartitionSeen {
 pub struct Observed {
     /// Nodes that answer.
     pub alive: BTreeSet<NodeId>,
-    /// Nodes that should lead nothing for now (disk nearly full, stopping).
+    /// Nodes that should lead nothing for now (disk nearly full or slow, stopping).
     pub avoid_leaders: BTreeSet<NodeId>,
     /// Nodes without room for another replica.
     pub full: BTreeSet<NodeId>,

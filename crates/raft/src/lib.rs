@@ -6,6 +6,7 @@
 //! Must never: answer a proposal before its entry is applied here, send a proposal again whose fate is unknown,
 //! or serve a linearizable read from a lease.
 
+mod appends;
 mod clock;
 mod committed;
 mod config;
@@ -27,6 +28,7 @@ mod state_machine;
 mod trouble;
 pub mod types;
 
+pub use appends::Appends;
 pub use config::{NodeConfig, Retention, Timing};
 pub use error::{MembershipError, ProposeError, RaftError, ReadError, RequestError};
 pub use listener::{ApplyListener, RequestHandler};

@@ -17,6 +17,7 @@ use types::ReplicaId;
 use types::limits::LOG_READ_BYTES;
 use types::planted::{self, Planted};
 
+use crate::appends::Appends;
 use crate::convert;
 use crate::state_machine::Progress;
 use crate::trouble::Trouble;
@@ -29,6 +30,7 @@ pub struct ReplicaLog {
     replica: ReplicaId,
     progress: Arc<Progress>,
     trouble: Arc<Trouble>,
+    appends: Arc<Appends>,
     /// The newest vote given to the store: readers stop serving an old leader as soon as a newer vote is on its way.
     vote: Arc<Mutex<Option<Vote>>>,
 }
@@ -40,6 +42,7 @@ impl ReplicaLog {
         replica: ReplicaId,
         progress: Arc<Progress>,
         trouble: Arc<Trouble>,
+        appends: Arc<Appends>,
     ) -> io::Result<Self> {
         let state = store.state(replica)?;
         let vote = state
@@ -53,6 +56,7 @@ impl ReplicaLog {
             replica,
             progress,
             trouble,
+            appends,
             vote: Arc::new(Mutex::new(vote)),
         })
     }
@@ -249,8 +253,11 @@ impl RaftLogStorage<TypeConfig> for ReplicaLog {
             callback.io_completed(Ok(()));
             return Ok(());
         }
-        let trouble = self.trouble.clone();
-        let done = move |result| callback.io_completed(trouble.check("append", result));
+        let (trouble, begun) = (self.trouble.clone(), self.appends.begin());
+        let done = move |result| {
+            drop(begun);
+            callback.io_completed(trouble.check("append", result));
+        };
         self.store.append(self.replica, records, Box::new(done));
         Ok(())
     }

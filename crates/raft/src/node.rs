@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use types::epoch::{CLUSTER_VERSION, CLUSTER_VERSION_OLDEST};
 use types::{NodeId, PartitionId, ReplicaId};
 
+use crate::appends::Appends;
 use crate::clock::MachineClock;
 use crate::committed::Told;
 use crate::config::{NodeConfig, group_config};
@@ -70,6 +71,7 @@ pub struct Node {
     network: Arc<Network>,
     groups: Arc<Groups>,
     counters: Arc<Counters>,
+    appends: Arc<Appends>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -131,6 +133,7 @@ impl Node {
         );
         let tasks = vec![tokio::spawn(purging)];
         let counters = Arc::default();
+        let appends = Appends::new(env.clock.clone());
         Ok(Arc::new(Node {
             config,
             env,
@@ -140,6 +143,7 @@ impl Node {
             network,
             groups,
             counters,
+            appends,
             tasks,
         }))
     }
@@ -147,6 +151,11 @@ impl Node {
     /// This node's id.
     pub fn node_id(&self) -> NodeId {
         self.config.node
+    }
+
+    /// How long this node's appends take.
+    pub fn appends(&self) -> &Arc<Appends> {
+        &self.appends
     }
 
     /// Who the peers are from now on, and who was removed for good. Unknown incarnations are refused.
@@ -192,7 +201,8 @@ impl Node {
         let timing = self.config.timing;
         let progress = Progress::new(self.env.clock.clone());
         let trouble = Trouble::new(partition, replica, self.listener.clone());
-        let log = ReplicaLog::open(self.log.clone(), replica, progress.clone(), trouble.clone())
+        let (told, seen_to) = (progress.clone(), trouble.clone());
+        let log = ReplicaLog::open(self.log.clone(), replica, told, seen_to, self.appends.clone())
             .map_err(storage_error)?;
         let machine = StateMachine::open(
             partition,

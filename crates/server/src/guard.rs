@@ -1,16 +1,22 @@
 //! Keeps the data disk from filling: below the reserve, writes led here are refused, leaders move away, an alarm is
-//! raised; above one and a half times the reserve all that ends by itself.
+//! raised; above one and a half times the reserve all that ends by itself. And knows whether it is slow: then leaders
+//! move away too, if others are faster.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use storage::PartitionStores;
+
+/// Between two measurements.
+const EVERY: Duration = Duration::from_millis(250);
 
 /// The state of this node's disk.
 pub struct Guard {
     reserve_bytes: u64,
     free_bytes: AtomicU64,
     full: AtomicBool,
+    slow: AtomicBool,
     refused: AtomicU64,
 }
 
@@ -21,6 +27,7 @@ impl Guard {
             reserve_bytes,
             free_bytes: AtomicU64::new(u64::MAX),
             full: AtomicBool::new(false),
+            slow: AtomicBool::new(false),
             refused: AtomicU64::new(0),
         }
     }
@@ -45,6 +52,11 @@ impl Guard {
         self.full.load(Ordering::Relaxed)
     }
 
+    /// Whether what is written here takes long to be durable.
+    pub fn is_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
     /// Free bytes at the last measurement.
     pub fn free_bytes(&self) -> u64 {
         self.free_bytes.load(Ordering::Relaxed)
@@ -66,18 +78,25 @@ impl Guard {
     }
 }
 
-/// Measures once a second until `stop`.
+/// Measures until `stop`.
 pub async fn watch(
     guard: Arc<Guard>,
     stores: Arc<dyn PartitionStores>,
+    appends: Arc<raft::Appends>,
     stop: tokio_util::sync::CancellationToken,
 ) {
-    let mut every = tokio::time::interval(std::time::Duration::from_secs(1));
+    let mut every = tokio::time::interval(EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = every.tick() => {}
+        }
+        let slow = appends.are_slow();
+        match (guard.slow.swap(slow, Ordering::Relaxed), slow) {
+            (false, true) => tracing::error!("the data disk is slow: leaders move to nodes that are faster"),
+            (true, false) => tracing::info!("the data disk is fast again"),
+            (false, false) | (true, true) => {}
         }
         match stores.free_bytes() {
             Ok(free) if guard.measure(free) => {

@@ -225,7 +225,7 @@ impl DataDir {
         };
         if record.has("found") {
             return Ok(Some(First::Found {
-                partitions: record.number("found", 10)? as u32,
+                partitions: record.number_as("found", 10)?,
             }));
         }
         Ok(Some(First::Open {
@@ -265,11 +265,15 @@ impl DataDir {
     /// Replicas that were removed here.
     pub fn gone(&self) -> Result<Vec<ReplicaId>, IdentityError> {
         let record = self.read("gone")?;
-        let ids = record
-            .iter()
-            .flat_map(|record| record.all("replica"))
-            .filter_map(|id| id.parse().ok());
-        Ok(ids.collect())
+        let Some(record) = record else {
+            return Ok(Vec::new());
+        };
+        // One that cannot be read may be the one whose return this file is there to refuse.
+        let ids = record.all("replica").map(|id| match id.parse() {
+            Ok(id) => Ok(id),
+            Err(_) => Err(record.damaged(&format!("{id:?} is no replica"))),
+        });
+        ids.collect()
     }
 
     /// Refuses a directory whose log was there and is gone: votes were in it, so this node must never vote again.
@@ -318,7 +322,10 @@ impl DataDir {
     /// Counts one more process start, durably.
     pub fn boot(&self) -> Result<u64, IdentityError> {
         let boots = match self.read("boots")? {
-            Some(record) => record.number("boots", 10)? + 1,
+            Some(record) => {
+                let boots = record.number("boots", 10)?.checked_add(1);
+                boots.ok_or_else(|| record.damaged("more starts than can be"))?
+            }
             None => 1,
         };
         let mut record = Record::new("boots");

@@ -156,6 +156,7 @@ impl Node {
         tasks.spawn(guard::watch(
             core.guard().clone(),
             stores.partitions.clone(),
+            raft.appends().clone(),
             stop.clone(),
         ));
         let me = first::Me {

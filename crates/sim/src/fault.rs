@@ -99,9 +99,16 @@ pub fn all() -> Vec<Box<dyn Fault<World>>> {
         Box::new(disk::SlowDisk),
         Box::new(disk::FailingDisk),
         Box::new(disk::FullDisk),
+        Box::new(disk::BadCopies),
         Box::new(loss::Damage),
+        Box::new(loss::Rot),
         Box::new(loss::Wipe),
     ]
+}
+
+/// Their names.
+pub fn names<W>(kinds: &[Box<dyn Fault<W>>]) -> Vec<&'static str> {
+    kinds.iter().map(|kind| kind.name()).collect()
 }
 
 /// Those that need nodes, disks and links alone.
@@ -117,6 +124,7 @@ pub fn of_hosts<W: Hurt>() -> Vec<Box<dyn Fault<W>>> {
         Box::new(disk::SlowDisk),
         Box::new(disk::FailingDisk),
         Box::new(disk::FullDisk),
+        Box::new(disk::BadCopies),
     ]
 }
 
@@ -131,16 +139,10 @@ pub struct Faults<W> {
 }
 
 impl<W: Hurt> Faults<W> {
-    /// Those of a run: a few of all kinds, so that they meet in all combinations over the seeds.
+    /// Those of a run's plan, but for what its workloads would not notice.
     pub fn of(world: &W, mut kinds: Vec<Box<dyn Fault<W>>>) -> Faults<W> {
         let plan = world.plan();
-        let mut numbers = Numbers::of(plan.seed, "faults");
-        match &plan.faults {
-            _ if plan.calm => kinds.clear(),
-            Some(only) => kinds.retain(|kind| only.iter().any(|name| name == kind.name())),
-            None if numbers.once_in(4) => {}
-            None => kinds.retain(|_| numbers.once_in(2)),
-        }
+        kinds.retain(|kind| plan.faults.iter().any(|name| name == kind.name()));
         let workloads = &plan.workloads;
         let spoils = |kind: &dyn Fault<W>| {
             let mut not_with = kind.not_with().iter();
@@ -151,7 +153,7 @@ impl<W: Hurt> Faults<W> {
             kinds,
             lasting: Vec::new(),
             next_ms: world.now_ms(),
-            numbers,
+            numbers: Numbers::of(plan.seed, "faults"),
             count: BTreeMap::new(),
         }
     }

@@ -2,6 +2,7 @@
 //! one run into the next.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::process::{Command, ExitCode};
 use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,8 @@ use crate::run::Report;
 /// Seeds, without the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Range {
-    from: u64,
+    /// The first.
+    pub from: u64,
     to: u64,
 }
 
@@ -49,6 +51,11 @@ pub struct Orders {
     pub within: Option<Duration>,
     /// Told to each process besides its seed.
     pub options: Vec<String>,
+}
+
+/// A line for whoever reads. If nobody does any more, the work is done all the same, and the status tells.
+pub fn tell(line: &str) {
+    let _ = writeln!(std::io::stdout(), "{line}");
 }
 
 /// How a process tells of its trace.
@@ -161,17 +168,17 @@ impl Sum {
             }
             Err(why) => {
                 self.failed.push(seed);
-                println!("seed {seed}: {why}");
-                println!(
+                tell(&format!("seed {seed}: {why}"));
+                tell(&format!(
                     "  again: fuzz --seed {seed} {} --trace {seed}.trace",
                     options.join(" ")
-                );
+                ));
             }
         }
     }
 
     fn print(&self, took: Duration) {
-        println!(
+        tell(&format!(
             "{} seeds, {} failed {:?}; {:.2} simulated hours in {:.0} s; {} operations answered, {} of unknown fate",
             self.ran,
             self.failed.len(),
@@ -180,8 +187,8 @@ impl Sum {
             took.as_secs_f64(),
             self.operations,
             self.unknown,
-        );
-        println!("faults: {:?}", self.faults);
+        ));
+        tell(&format!("faults: {:?}", self.faults));
     }
 }
 

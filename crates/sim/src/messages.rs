@@ -29,9 +29,14 @@ const SAFETY_MS: u64 = 600_000;
 /// How many times longer than usual clients rest between two operations.
 const LEISURE: &[u64] = &[20, 50, 100];
 
+/// Kinds of faults in this tier.
+pub fn faults() -> Vec<&'static str> {
+    fault::names(&fault::of_hosts::<Cluster>())
+}
+
 /// What a seed is in this tier.
 pub fn plan(seed: u64) -> Plan {
-    let mut plan = Plan::of(seed);
+    let mut plan = Plan::of(seed, &faults());
     let mut numbers = workload::numbers::Numbers::of(seed, "messages");
     plan.safety_ms = SAFETY_MS;
     plan.leisure = *numbers.pick(LEISURE);

@@ -1,11 +1,16 @@
 //! Everything that a seed decides: the cluster, its disks and links, the faults, the load.
 
+use std::path::Path;
+
+use anyhow::Context;
+use serde::{Deserialize, Serialize};
 use server::config::RaftConfig;
 
 use workload::numbers::Numbers;
 
 /// How long a sync takes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SyncDelay {
     /// Most of them, in milliseconds.
     pub usual_ms: (u64, u64),
@@ -27,7 +32,8 @@ impl SyncDelay {
 }
 
 /// One run.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Plan {
     /// What it follows from.
     pub seed: u64,
@@ -55,13 +61,13 @@ pub struct Plan {
     pub workloads: Vec<String>,
     /// Whether nothing is done to it: then no request may be left without an answer, though leaders and replicas move.
     pub calm: bool,
-    /// What is done to it, if that is not left to the seed.
-    pub faults: Option<Vec<String>>,
+    /// Kinds of faults that are brought over it.
+    pub faults: Vec<String>,
 }
 
 impl Plan {
-    /// The run of a seed.
-    pub fn of(seed: u64) -> Plan {
+    /// The run of a seed, with some of `faults`.
+    pub fn of(seed: u64, faults: &[&str]) -> Plan {
         let mut numbers = Numbers::of(seed, "plan");
         let nodes = *numbers.pick(&[1, 3, 3, 3, 3, 3, 5, 5]);
         let partitions = *numbers.pick(&[1, 1, 2, 3, 4, 8, 16]);
@@ -70,6 +76,7 @@ impl Plan {
         let min = heartbeat_ms * 4;
         // Few: states are sent whole to whoever was away for a while.
         let log_entries = *numbers.pick(&[10, 50, 300, 50_000]);
+        let calm = numbers.once_in(8);
         Plan {
             seed,
             nodes,
@@ -94,9 +101,35 @@ impl Plan {
             clients: *numbers.pick(&[2, 3, 5, 8]),
             leisure: *numbers.pick(&[1, 5, 20]),
             workloads: some_workloads(&mut numbers),
-            calm: numbers.once_in(8),
-            faults: None,
+            calm,
+            faults: match calm {
+                true => Vec::new(),
+                false => some_faults(seed, faults),
+            },
         }
+    }
+
+    /// A plan that was kept.
+    pub fn read(path: &Path) -> anyhow::Result<Plan> {
+        let what = || path.display().to_string();
+        let text = std::fs::read(path).with_context(what)?;
+        serde_json::from_slice(&text).with_context(what)
+    }
+
+    /// Refuses what nobody knows: a run without the fault that it is about would show nothing.
+    pub fn check(&self, faults: &[&str]) -> Result<(), String> {
+        let known = |what: &str, names: &[String], known: &[&str]| match names
+            .iter()
+            .find(|name| !known.contains(&name.as_str()))
+        {
+            Some(name) => Err(format!(
+                "there is no {what} {name:?}; there are: {}",
+                known.join(", ")
+            )),
+            None => Ok(()),
+        };
+        known("fault", &self.faults, faults)?;
+        known("workload", &self.workloads, workload::NAMES)
     }
 
     /// The same, but for what clients do and what is done to the cluster, where any is named.
@@ -105,11 +138,19 @@ impl Plan {
             self.workloads = workloads.to_vec();
         }
         if !faults.is_empty() {
-            self.faults = Some(faults.to_vec());
+            self.faults = faults.to_vec();
             self.calm = false;
         }
         self
     }
+}
+
+/// A few, seldom all, so that they meet in all combinations over the seeds.
+fn some_faults(seed: u64, names: &[&str]) -> Vec<String> {
+    let mut numbers = Numbers::of(seed, "kinds of faults");
+    let all = numbers.once_in(4);
+    let some = names.iter().filter(|_| all || numbers.once_in(2));
+    some.map(|name| (*name).to_owned()).collect()
 }
 
 /// One to three of them, seldom all: many seeds with little load go further than few with much.

@@ -41,6 +41,16 @@ impl Report {
     }
 }
 
+/// Kinds of faults in this tier.
+pub fn faults() -> Vec<&'static str> {
+    fault::names(&fault::all())
+}
+
+/// What a seed is in this tier.
+pub fn plan(seed: u64) -> Plan {
+    Plan::of(seed, &faults())
+}
+
 /// Runs one seed.
 pub fn run(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Violation> {
     trace.note(&format!("{plan:?}"));

@@ -12,83 +12,68 @@ pub const BUILT: bool = option_env!("HOLDFAST_PLANTED").is_some();
 /// The chosen one, by its place in [`ALL`]; past the end: none.
 static CHOSEN: AtomicUsize = AtomicUsize::new(usize::MAX);
 
-/// One of them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Planted {
-    /// An append is told as done before it is synced.
-    AckBeforeSync,
-    /// A vote is given before it is synced.
-    VoteNotSynced,
-    /// Data and the position they belong to are committed one after the other.
-    AppliedApart,
-    /// A leader answers reads without asking whether it still leads.
-    StaleRead,
-    /// A follower says that it has what it was sent, and takes it in later.
-    FollowerAcksEarly,
-    /// A write that was forwarded is sent once more.
-    ForwardTwice,
-    /// Some changes do not get a revision of their own.
-    RevisionStuck,
-    /// A range loses all its keys but the last when it is deleted.
-    LastKeySpared,
-    /// A transaction takes a key for unchanged that was changed.
-    CompareIgnored,
-    /// A replica leaves out a change that the others make.
-    ReplicaDiffers,
-    /// A watcher is not told of some changes.
-    WatchGap,
-    /// A watcher is told of some changes twice.
-    WatchTwice,
-    /// The pair before a put is not told.
-    PreviousForgotten,
-    /// A lease ends after half of its time.
-    LeaseEarly,
-    /// Leases run on the time of day.
-    LeaseByWallClock,
-    /// Leases stand still for a while after each change of leader.
-    LeaseReset,
-    /// A watcher is told of a later change before an earlier one.
-    WatchReordered,
-    /// What retries are recognised by is not in a state that is sent to another node.
-    SessionsNotSent,
-    /// A leader takes an append for acknowledged whose answer did not come.
-    QuorumMiscounted,
-    /// A log is cut for the running process alone.
-    CutNotPersisted,
-    /// Compaction takes some of what is live.
-    CompactedAlive,
-    /// A change of members that a leader refuses while it hands over is tried again at once, for ever.
-    MembershipSpin,
-    /// A group's clock wakes before its time, and goes round until it has come.
-    EarlyTick,
+/// Names them once: as values, as words, in one order.
+macro_rules! planted {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// One of them.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Planted {
+            $($(#[$doc])* $variant,)*
+        }
+
+        /// All of them, with their names.
+        pub const ALL: &[(Planted, &str)] = &[$((Planted::$variant, $name),)*];
+    };
 }
 
-/// All of them, with their names.
-pub const ALL: &[(Planted, &str)] = &[
-    (Planted::AckBeforeSync, "ack-before-sync"),
-    (Planted::VoteNotSynced, "vote-not-synced"),
-    (Planted::AppliedApart, "applied-apart"),
-    (Planted::StaleRead, "stale-read"),
-    (Planted::FollowerAcksEarly, "follower-acks-early"),
-    (Planted::ForwardTwice, "forward-twice"),
-    (Planted::RevisionStuck, "revision-stuck"),
-    (Planted::LastKeySpared, "last-key-spared"),
-    (Planted::CompareIgnored, "compare-ignored"),
-    (Planted::ReplicaDiffers, "replica-differs"),
-    (Planted::WatchGap, "watch-gap"),
-    (Planted::WatchTwice, "watch-twice"),
-    (Planted::PreviousForgotten, "previous-forgotten"),
-    (Planted::LeaseEarly, "lease-early"),
-    (Planted::LeaseByWallClock, "lease-by-wall-clock"),
-    (Planted::LeaseReset, "lease-reset"),
-    (Planted::WatchReordered, "watch-reordered"),
-    (Planted::SessionsNotSent, "sessions-not-sent"),
-    (Planted::QuorumMiscounted, "quorum-miscounted"),
-    (Planted::CutNotPersisted, "cut-not-persisted"),
-    (Planted::CompactedAlive, "compacted-alive"),
-    (Planted::MembershipSpin, "membership-spin"),
-    (Planted::EarlyTick, "early-tick"),
-];
+planted! {
+    /// An append is told as done before it is synced.
+    AckBeforeSync = "ack-before-sync",
+    /// A vote is given before it is synced.
+    VoteNotSynced = "vote-not-synced",
+    /// Data and the position they belong to are committed one after the other.
+    AppliedApart = "applied-apart",
+    /// A leader answers reads without asking whether it still leads.
+    StaleRead = "stale-read",
+    /// A follower says that it has what it was sent, and takes it in later.
+    FollowerAcksEarly = "follower-acks-early",
+    /// A write that was forwarded is sent once more.
+    ForwardTwice = "forward-twice",
+    /// Some changes do not get a revision of their own.
+    RevisionStuck = "revision-stuck",
+    /// A range loses all its keys but the last when it is deleted.
+    LastKeySpared = "last-key-spared",
+    /// A transaction takes a key for unchanged that was changed.
+    CompareIgnored = "compare-ignored",
+    /// A replica leaves out a change that the others make.
+    ReplicaDiffers = "replica-differs",
+    /// A watcher is not told of some changes.
+    WatchGap = "watch-gap",
+    /// A watcher is told of some changes twice.
+    WatchTwice = "watch-twice",
+    /// The pair before a put is not told.
+    PreviousForgotten = "previous-forgotten",
+    /// A lease ends after half of its time.
+    LeaseEarly = "lease-early",
+    /// Leases run on the time of day.
+    LeaseByWallClock = "lease-by-wall-clock",
+    /// Leases stand still for a while after each change of leader.
+    LeaseReset = "lease-reset",
+    /// A watcher is told of a later change before an earlier one.
+    WatchReordered = "watch-reordered",
+    /// What retries are recognised by is not in a state that is sent to another node.
+    SessionsNotSent = "sessions-not-sent",
+    /// A leader takes an append for acknowledged whose answer did not come.
+    QuorumMiscounted = "quorum-miscounted",
+    /// A log is cut for the running process alone.
+    CutNotPersisted = "cut-not-persisted",
+    /// Compaction takes some of what is live.
+    CompactedAlive = "compacted-alive",
+    /// A change of members that a leader refuses while it hands over is tried again at once, for ever.
+    MembershipSpin = "membership-spin",
+    /// A group's clock wakes before its time, and goes round until it has come.
+    EarlyTick = "early-tick",
+}
 
 /// Chooses one for this process. An error if this build has none, or not that one.
 pub fn choose(name: &str) -> Result<(), String> {

@@ -59,6 +59,10 @@ pub(super) fn answer(registry: &dyn Registry, body: Bytes) -> Result<Bytes, Stat
         let Some((raft, _)) = registry.raft(partition, replica) else {
             return false;
         };
+        // A core that has stopped answers nobody: there is nothing to elect.
+        if raft.metrics().borrow_watched().running_state.is_err() {
+            return false;
+        }
         let last = raft.data_metrics().borrow_watched().last_log;
         group.last_log_id = last.map(|id| convert::log_id_out(&id));
         true

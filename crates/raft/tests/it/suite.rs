@@ -42,7 +42,8 @@ impl StoreBuilder<TypeConfig, ReplicaLog, StateMachine, ()> for Builder {
                 env::Blocking::Pool,
             )?;
             progress.serve();
-            let log = ReplicaLog::open(self.log.clone(), replica, progress, trouble)?;
+            let appends = raft::Appends::new(env::Env::production().clock);
+            let log = ReplicaLog::open(self.log.clone(), replica, progress, trouble, appends)?;
             Ok(((), log, machine))
         };
         build()

@@ -147,6 +147,7 @@ async fn an_entry_that_is_not_understood_is_no_damage() {
         ReplicaId(1),
         Progress::new(env::Env::production().clock),
         trouble.clone(),
+        raft::Appends::new(env::Env::production().clock),
     )
     .unwrap();
     let read = openraft::RaftLogReader::try_get_log_entries(&mut log, 1..2).await;

@@ -61,6 +61,7 @@ impl Core {
                 .collect(),
             disk_free_bytes: self.guard.free_bytes(),
             disk_full: self.guard.is_full(),
+            disk_slow: self.guard.is_slow(),
             broken: self.broken.lock().iter().map(|id| id.0).collect(),
             stopping: self.is_stopping(),
             starting: !self.is_started(),

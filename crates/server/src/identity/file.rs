@@ -48,6 +48,17 @@ impl Record {
         value.ok_or_else(|| damaged(&self.path, &format!("'{key}' is missing or no number")))
     }
 
+    /// The same, where less room is meant.
+    pub(super) fn number_as<T: TryFrom<u64>>(&self, key: &str, radix: u32) -> Result<T, IdentityError> {
+        let number = self.number(key, radix)?;
+        T::try_from(number).map_err(|_| self.damaged(&format!("'{key}' is too large: {number}")))
+    }
+
+    /// What is in it cannot be.
+    pub(super) fn damaged(&self, text: &str) -> IdentityError {
+        damaged(&self.path, text)
+    }
+
     /// Reads a file; `None` if there is none.
     pub(super) fn read(disk: &dyn Disk, name: &str) -> Result<Option<Record>, IdentityError> {
         let path = &disk.place().join(name);
@@ -81,6 +92,9 @@ impl Record {
         };
         if u64::from_str_radix(sum, 16).ok() != Some(xxh3_64(format!("{body}\n").as_bytes())) {
             return Err(damaged(path, "checksum does not match"));
+        }
+        if kind != name {
+            return Err(damaged(path, &format!("it is the file {kind:?} of a node")));
         }
         let lines = body.lines().skip(1).filter_map(|line| line.split_once(' '));
         let lines = lines

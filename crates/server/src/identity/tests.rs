@@ -2,6 +2,7 @@
 
 use types::{ClusterId, Incarnation, NodeId, ReplicaId};
 
+use super::file::Record;
 use super::{DataDir, First, Identity, IdentityError};
 
 const WHO: Identity = Identity {
@@ -118,4 +119,27 @@ fn removed_replicas_and_peers_are_remembered() {
         data.remembered_peers().expect("readable"),
         vec![(NodeId(3), "h:1".into())]
     );
+}
+
+#[test]
+fn what_has_a_checksum_and_cannot_be_is_damage() {
+    let (dir, data) = created();
+    let write = |file: &str, kind: &str, line: &str| {
+        let mut record = Record::new(kind);
+        let (key, value) = line.split_once(' ').expect("a key and a value");
+        record.set(key, value);
+        record.write(&*data.disk, file).expect("written");
+    };
+    write("boots", "boots", &format!("boots {}", u64::MAX));
+    assert!(matches!(data.boot(), Err(IdentityError::Damaged { .. })));
+    write("first", "first", &format!("found {}", 1_u64 << 40));
+    assert!(matches!(data.first(), Err(IdentityError::Damaged { .. })));
+    write("gone", "gone", "replica nine");
+    assert!(matches!(data.gone(), Err(IdentityError::Damaged { .. })));
+    // A file under another's name, as after a careless copy.
+    std::fs::copy(dir.path().join("identity"), dir.path().join("joining")).expect("copied");
+    assert!(matches!(
+        data.joining(Incarnation(1)),
+        Err(IdentityError::Damaged { .. })
+    ));
 }

@@ -40,6 +40,7 @@ pub(super) struct Node {
     memory_bytes: Level,
     disk_free_bytes: Level,
     disk_full: Level,
+    disk_slow: Level,
     refused_disk: Counter,
     replicas: Level,
     leaders: Level,
@@ -106,6 +107,8 @@ impl Node {
         );
         let help = "1 while writes are refused for want of disk";
         r.register("disk_full", help, self.disk_full.clone());
+        let help = "1 while appends are not durable in time: leaders move away";
+        r.register("disk_slow", help, self.disk_slow.clone());
         r.register(
             "refused_disk",
             "Writes refused for want of disk",
@@ -129,6 +132,7 @@ impl Node {
         self.memory_bytes.set(resident_bytes() as f64);
         self.disk_free_bytes.set(core.guard().free_bytes() as f64);
         flag(&self.disk_full, core.guard().is_full());
+        flag(&self.disk_slow, core.guard().is_slow());
         count(&self.refused_disk, core.guard().refused());
         self.replicas.set(stats.replicas as f64);
         self.leaders.set(stats.leaders as f64);

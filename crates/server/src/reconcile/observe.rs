@@ -11,9 +11,11 @@ use types::{NodeId, PartitionId, ReplicaId};
 pub fn observed(reports: &BTreeMap<NodeId, NodeReport>) -> Observed {
     let mut seen = Observed::default();
     let mut terms: BTreeMap<PartitionId, u64> = BTreeMap::new();
+    // Where all are slow, nobody would be better.
+    let some_fast = reports.values().any(|report| !report.disk_slow);
     for (node, report) in reports {
         seen.alive.insert(*node);
-        if report.disk_full || report.stopping {
+        if report.disk_full || report.stopping || report.disk_slow && some_fast {
             seen.avoid_leaders.insert(*node);
         }
         if report.disk_full {
@@ -114,6 +116,20 @@ mod tests {
             [ReplicaId(1), ReplicaId(2)].into_iter().collect()
         );
         assert_eq!(group.voters.len(), 3);
+    }
+
+    #[test]
+    fn a_slow_disk_leads_nothing_unless_all_are_slow() {
+        let told = |slow: [bool; 3]| {
+            let node = |(node, disk_slow)| {
+                let (node, report) = answers(node);
+                (node, NodeReport { disk_slow, ..report })
+            };
+            observed(&(1..).zip(slow).map(node).collect()).avoid_leaders
+        };
+        assert_eq!(told([false, true, true]), [NodeId(2), NodeId(3)].into());
+        assert!(told([true; 3]).is_empty());
+        assert!(told([false; 3]).is_empty());
     }
 
     #[test]

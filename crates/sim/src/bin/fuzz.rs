@@ -23,11 +23,12 @@ const STANDSTILL: Duration = Duration::from_secs(60);
 ///   fuzz --seeds 0..200 --jobs 2            many runs; says which failed, and how to repeat each
 ///   fuzz --seeds 0..20 --twice              each twice: the traces must be equal
 ///   fuzz --messages --seeds 0..1000         Raft alone, without gRPC: far more time, elections and moves
+///   fuzz --seed 7 --show-plan > 7.json      what the seed decides, to be kept: fuzz --plan 7.json runs it
 #[derive(Debug, Parser)]
 #[command(verbatim_doc_comment)]
 struct Args {
     /// The seed to run.
-    #[arg(long, required_unless_present = "seeds")]
+    #[arg(long, required_unless_present_any = ["seeds", "plan"])]
     seed: Option<u64>,
     /// Seeds to run, FROM..TO (without TO).
     #[arg(long, conflicts_with = "seed")]
@@ -44,6 +45,13 @@ struct Args {
     /// The second tier: Raft alone, messages without gRPC, ten times as much time for a seed and much faster.
     #[arg(long, conflicts_with = "workloads")]
     messages: bool,
+    /// Take what a seed would decide about cluster, load and kinds of faults from this file; the seed too, if none is
+    /// given. A plan stays as it is when workloads and faults are added.
+    #[arg(long)]
+    plan: Option<PathBuf>,
+    /// Print the plan, to be kept, and run nothing.
+    #[arg(long, conflicts_with = "seeds")]
+    show_plan: bool,
     /// Run only these workloads.
     #[arg(long, value_delimiter = ',')]
     workloads: Vec<String>,
@@ -73,9 +81,20 @@ fn main() -> ExitCode {
         eprintln!("{text}");
         return ExitCode::from(2);
     }
-    match (args.seed, args.seeds) {
-        (Some(seed), _) => one(seed, &args),
-        (None, Some(seeds)) => many::run(&many::Orders {
+    let plan = match plan(&args) {
+        Ok(plan) => plan,
+        Err(text) => {
+            eprintln!("{text}");
+            return ExitCode::from(2);
+        }
+    };
+    if args.show_plan {
+        many::tell(&serde_json::to_string_pretty(&plan).unwrap_or_default());
+        return ExitCode::SUCCESS;
+    }
+    match args.seeds {
+        None => one(plan, &args),
+        Some(seeds) => many::run(&many::Orders {
             seeds,
             jobs: args.jobs.max(1),
             twice: args.twice,
@@ -83,8 +102,24 @@ fn main() -> ExitCode {
             within: args.within.map(Duration::from_secs),
             options: options(&args),
         }),
-        (None, None) => ExitCode::FAILURE,
     }
+}
+
+/// What to run. Of many seeds, the first: whatever is wrong with it is wrong with all.
+fn plan(args: &Args) -> Result<Plan, String> {
+    let seed = args.seed.or(args.seeds.map(|seeds| seeds.from));
+    let mut plan = match (&args.plan, args.messages) {
+        (Some(path), _) => Plan::read(path).map_err(|error| format!("{error:#}"))?,
+        (None, true) => sim::messages::plan(seed.unwrap_or(0)),
+        (None, false) => sim::run::plan(seed.unwrap_or(0)),
+    };
+    plan.seed = seed.unwrap_or(plan.seed);
+    let plan = plan.only(&args.workloads, &args.faults);
+    plan.check(&match args.messages {
+        true => sim::messages::faults(),
+        false => sim::run::faults(),
+    })?;
+    Ok(plan)
 }
 
 /// What one seed's process is told besides its seed.
@@ -94,6 +129,9 @@ fn options(args: &Args) -> Vec<String> {
         if !values.is_empty() {
             options.extend([name.to_owned(), values.join(",")]);
         }
+    }
+    if let Some(plan) = &args.plan {
+        options.extend(["--plan".to_owned(), plan.display().to_string()]);
     }
     if args.messages {
         options.push("--messages".to_owned());
@@ -107,7 +145,8 @@ fn options(args: &Args) -> Vec<String> {
     options
 }
 
-fn one(seed: u64, args: &Args) -> ExitCode {
+fn one(plan: Plan, args: &Args) -> ExitCode {
+    let seed = plan.seed;
     watch_for_standstill(seed);
     // From here on, time and entropy are the run's own, for every library in this process.
     mad_turmoil::rand::set_rng(StdRng::seed_from_u64(seed));
@@ -122,24 +161,18 @@ fn one(seed: u64, args: &Args) -> ExitCode {
     let trace = Trace::begin(file, args.level);
     let store = args.store.as_ref().map(|store| store.join(seed.to_string()));
     let result = match args.messages {
-        true => {
-            let plan = sim::messages::plan(seed).only(&[], &args.faults);
-            sim::messages::run(plan, trace.clone(), store.as_deref())
-        }
-        false => {
-            let plan = Plan::of(seed).only(&args.workloads, &args.faults);
-            sim::run::run(plan, trace.clone(), store.as_deref())
-        }
+        true => sim::messages::run(plan, trace.clone(), store.as_deref()),
+        false => sim::run::run(plan, trace.clone(), store.as_deref()),
     };
     let (lines, hash) = trace.digest();
-    println!("{}", many::trace_line(seed, lines, hash));
+    many::tell(&many::trace_line(seed, lines, hash));
     match result {
         Ok(report) => {
-            println!("{}", report.line());
+            many::tell(&report.line());
             ExitCode::SUCCESS
         }
         Err(violation) => {
-            println!("violated: {violation}");
+            many::tell(&format!("violated: {violation}"));
             ExitCode::FAILURE
         }
     }

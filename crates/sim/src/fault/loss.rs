@@ -3,6 +3,7 @@
 use client::v1;
 use client::v1::cluster_client::ClusterClient;
 use tonic::{Code, Status};
+use types::{PartitionId, ReplicaId};
 use workload::Client;
 use workload::client::PATIENCE;
 
@@ -18,6 +19,8 @@ const NOT_WITH: &[&str] = &["moves"];
 
 /// A node's replicas are damaged while it is down: some states, or an entry of a log.
 pub struct Damage;
+/// The same, under a process that runs.
+pub struct Rot;
 /// A node's disk is empty when it comes back. It joins anew, and its old id is removed.
 pub struct Wipe;
 
@@ -32,38 +35,34 @@ impl Fault<World> for Damage {
 
     fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
         let one = victim(world, numbers)?;
-        let core = world.controllers[one].core()?;
-        let held: Vec<_> = core.raft().replicas();
-        let held: Vec<_> = held
-            .iter()
-            .map(|replica| (replica.partition(), replica.replica_id(), replica.status()))
-            .collect();
-        drop(core);
-        if held.is_empty() {
-            return None;
-        }
+        let held = held(world, one)?;
         world.take_down(one, Down::Power);
-        let disk = world.controllers[one].disk.clone();
-        let mut hurt = Vec::new();
-        for _ in 0..numbers.between(1, 2) {
-            let (partition, replica, status) = numbers.pick(&held);
-            if numbers.once_in(2) {
-                disk.damage_state(*partition, *replica);
-                hurt.push(format!("the state of {partition}"));
-            } else {
-                let (first, last) = (disk.purged(*replica) + 1, status.last_log);
-                if last < first {
-                    continue;
-                }
-                let index = numbers.between(first, last);
-                disk.damage_entry(*replica, index);
-                hurt.push(format!("entry {index} of {partition}"));
-            }
-        }
+        let hurt = damage(world, one, &held, numbers);
         Some(Begun {
             lasts_ms: numbers.between(1, 5000),
             text: format!("power of {one} lost, and damaged: {hurt:?}"),
             mend: Box::new(move |world| world.bring_up(one)),
+        })
+    }
+}
+
+impl Fault<World> for Rot {
+    fn name(&self) -> &'static str {
+        "rot"
+    }
+
+    fn not_with(&self) -> &'static [&'static str] {
+        NOT_WITH
+    }
+
+    fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
+        let one = victim(world, numbers)?;
+        let held = held(world, one)?;
+        let hurt = damage(world, one, &held, numbers);
+        Some(Begun {
+            lasts_ms: 0,
+            text: format!("damaged while {one} runs: {hurt:?}"),
+            mend: Box::new(|_| ()),
         })
     }
 }
@@ -91,6 +90,45 @@ impl Fault<World> for Wipe {
             }),
         })
     }
+}
+
+/// A replica: its partition, its id, the end of its log.
+type Held = (PartitionId, ReplicaId, u64);
+
+/// What a node that runs holds.
+fn held(world: &World, one: usize) -> Option<Vec<Held>> {
+    let core = world.controllers[one].core()?;
+    let replicas = core.raft().replicas();
+    let each = replicas.iter();
+    let held: Vec<_> = each
+        .map(|replica| {
+            (
+                replica.partition(),
+                replica.replica_id(),
+                replica.status().last_log,
+            )
+        })
+        .collect();
+    (!held.is_empty()).then_some(held)
+}
+
+/// Damages one or two things; returns what.
+fn damage(world: &World, one: usize, held: &[Held], numbers: &mut Numbers) -> Vec<String> {
+    let disk = &world.controllers[one].disk;
+    let mut hurt = Vec::new();
+    for _ in 0..numbers.between(1, 2) {
+        let (partition, replica, last) = *numbers.pick(held);
+        let first = disk.purged(replica) + 1;
+        if numbers.once_in(2) {
+            disk.damage_state(partition, replica);
+            hurt.push(format!("the state of {partition}"));
+        } else if first <= last {
+            let index = numbers.between(first, last);
+            disk.damage_entry(replica, index);
+            hurt.push(format!("entry {index} of {partition}"));
+        }
+    }
+    hurt
 }
 
 /// The one node that may lose something in this run.

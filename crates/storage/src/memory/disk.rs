@@ -30,6 +30,9 @@ pub(super) struct Disk {
     pub(super) held: bool,
     pub(super) failing: bool,
     pub(super) failed: Option<String>,
+    pub(super) unreadable: bool,
+    /// Pieces of copies that come with a flipped bit from now on.
+    pub(super) flips: u32,
     pub(super) fatal: Option<Fatal>,
     pub(super) free_bytes: u64,
     pub(super) log: LogDisk,
@@ -79,7 +82,7 @@ impl MemoryDisk {
 
     /// Power is lost: keeps what was synced and a prefix, chosen by `choose`, of what was not; possibly only the first
     /// records of the append that follows. Callbacks that wait never fire. Ends [`hold_sync`](Self::hold_sync) and
-    /// [`fail_sync`](Self::fail_sync).
+    /// [`fail_sync`](Self::fail_sync) and [`fail_reads`](Self::fail_reads).
     pub fn crash(&self, choose: Choose<'_>) {
         self.end(|log, choose| log.crash(choose), choose);
     }
@@ -95,6 +98,7 @@ impl MemoryDisk {
         disk.boot += 1;
         disk.held = false;
         disk.failing = false;
+        disk.unreadable = false;
         disk.failed = None;
         disk.fatal = None;
         disk.files.unlock();
@@ -131,9 +135,21 @@ impl MemoryDisk {
         self.inner.lock().failing = true;
     }
 
-    /// Syncs work again, unless one has failed already.
-    pub fn mend_sync(&self) {
-        self.inner.lock().failing = false;
+    /// From now on every read fails, until the crash that follows.
+    pub fn fail_reads(&self) {
+        self.inner.lock().unreadable = true;
+    }
+
+    /// Syncs and reads work again, unless a sync has failed already.
+    pub fn mend(&self) {
+        let mut disk = self.inner.lock();
+        disk.failing = false;
+        disk.unreadable = false;
+    }
+
+    /// In each of the next `pieces` of copies that are received here, one bit is flipped.
+    pub fn flip_received(&self, pieces: u32) {
+        self.inner.lock().flips = pieces;
     }
 
     /// What [`PartitionStores::free_bytes`] says from now on.
@@ -268,6 +284,13 @@ impl MemoryDisk {
 impl Disk {
     fn waits(&self) -> bool {
         self.log.unsynced.iter().any(|(_, _, done)| done.is_some())
+    }
+
+    pub(super) fn read_error(&self) -> io::Result<()> {
+        match self.unreadable {
+            true => Err(io::Error::other("cannot read: the disk fails")),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn sync_error(&self) -> Option<String> {

@@ -118,6 +118,10 @@ impl LogDisk {
             return Ok(false);
         }
         if let Op::Append(records) = &op {
+            // What is written anew is sound.
+            for record in records {
+                self.damaged.remove(&(replica, record.index));
+            }
             self.stats.bytes += records.iter().map(|record| record.data.len() as u64).sum::<u64>();
         }
         image.apply(&op);
@@ -202,6 +206,7 @@ impl MemoryLog {
     fn image<T>(&self, replica: ReplicaId, read: impl FnOnce(&Image) -> T) -> io::Result<T> {
         let empty = Image::default();
         self.disk.with(self.boot, |disk| {
+            disk.read_error()?;
             Ok(read(disk.log.now.get(&replica).unwrap_or(&empty)))
         })
     }

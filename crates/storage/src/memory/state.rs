@@ -204,6 +204,7 @@ impl MemoryStore {
             ))
         };
         self.disk.with(self.boot, |disk| {
+            disk.read_error()?;
             act(disk
                 .states
                 .get_mut(&self.id)
@@ -324,6 +325,7 @@ impl PartitionStore for MemoryStore {
 
     fn receive(&self) -> io::Result<Box<dyn Incoming>> {
         Ok(Box::new(MemoryIncoming {
+            disk: self.disk.clone(),
             id: self.id,
             file: Vec::new(),
             image: None,
@@ -374,6 +376,7 @@ impl Checkpoint for Frozen {
 }
 
 struct MemoryIncoming {
+    disk: Arc<MemoryDisk>,
     id: (PartitionId, ReplicaId),
     file: Vec<u8>,
     image: Option<Image>,
@@ -392,6 +395,14 @@ impl Incoming for MemoryIncoming {
         }
         self.image = None;
         self.file.extend_from_slice(data);
+        let flips = self.disk.with_any(|disk| {
+            let flips = disk.flips > 0;
+            disk.flips = disk.flips.saturating_sub(1);
+            flips
+        });
+        if let Some(byte) = self.file.last_mut().filter(|_| flips) {
+            *byte ^= 1;
+        }
         Ok(())
     }
 

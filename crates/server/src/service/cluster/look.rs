@@ -130,6 +130,12 @@ fn problems(
                 report.node, report.disk_free_bytes
             ));
         }
+        if report.disk_slow {
+            problems.push(format!(
+                "node {}: disk slow, others lead where they can",
+                report.node
+            ));
+        }
         for replica in &report.differing {
             problems.push(format!(
                 "replica {replica} differs from its leader (seen by node {})",
