@@ -10,7 +10,7 @@ use openraft::Instant;
 use openraft::alias::WatchReceiverOf;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::{RaftMetrics, RaftServerMetrics};
-use storage::PartitionStore;
+use storage::{PartitionStore, PointView};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -27,7 +27,7 @@ use crate::peer::Peers;
 use crate::propose::{self, Proposal, Proposed};
 use crate::read::{self, ReadPoint, Reader};
 use crate::state_machine::Progress;
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, Watched};
 use crate::types::{LeaderId, Raft, TypeConfig};
 
 /// Counters of all groups of a node.
@@ -243,6 +243,12 @@ impl Replica {
     /// Its id.
     pub fn replica_id(&self) -> ReplicaId {
         self.0.group.replica
+    }
+
+    /// Its state as it is now, unchanged by what is applied later. Damage that is met costs the replica, whoever reads.
+    pub fn view(&self) -> Arc<dyn PointView> {
+        let (view, trouble) = (self.0.group.store.point(), self.0.group.trouble.clone());
+        Arc::new(Watched { view, trouble })
     }
 
     /// Its state.

@@ -7,6 +7,10 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
+use machine::view::Visit;
+use machine::{View, ViewError};
+use storage::PointView;
 use types::{PartitionId, ReplicaId};
 
 use crate::listener::ApplyListener;
@@ -39,7 +43,7 @@ impl Trouble {
     pub fn check<T>(&self, doing: &str, result: io::Result<T>) -> io::Result<T> {
         result.inspect_err(|error| {
             if error.kind() == io::ErrorKind::InvalidData {
-                self.damage.get_or_init(|| format!("{doing}: {error}"));
+                self.note(|| format!("{doing}: {error}"));
             } else {
                 let text = format!("{doing} of replica {}: {error}", self.replica);
                 self.listener.fatal(self.partition, &text);
@@ -47,8 +51,38 @@ impl Trouble {
         })
     }
 
+    fn note(&self, text: impl FnOnce() -> String) {
+        self.damage.get_or_init(text);
+    }
+
     /// What is damaged, if anything was found to be.
     pub fn damage(&self) -> Option<&str> {
         self.damage.get().map(String::as_str)
+    }
+}
+
+/// A state as it is read for clients: damage that only they meet is noted too.
+pub(crate) struct Watched {
+    pub(crate) view: Arc<dyn PointView>,
+    pub(crate) trouble: Arc<Trouble>,
+}
+
+impl Watched {
+    fn check<T>(&self, read: Result<T, ViewError>) -> Result<T, ViewError> {
+        read.inspect_err(|error| {
+            if error.is_damage() {
+                self.trouble.note(|| error.to_string());
+            }
+        })
+    }
+}
+
+impl View for Watched {
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
+        self.check(self.view.get(key))
+    }
+
+    fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), ViewError> {
+        self.check(self.view.scan(from, to, reverse, visit))
     }
 }

@@ -337,7 +337,7 @@ impl Core {
 
     /// The local replica's state at this moment, for watches (history) and serializable reads.
     pub fn local_view(&self, partition: PartitionId) -> Option<Arc<dyn storage::PointView>> {
-        self.replica(partition).map(|replica| replica.store().point())
+        self.replica(partition).map(|replica| replica.view())
     }
 
     /// The node that leads the partition and the term, as far as known here.

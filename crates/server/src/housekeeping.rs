@@ -131,7 +131,7 @@ fn look(
     for replica in replicas {
         let configured = configured.as_ref();
         let configured = configured.map(|all| all.get(&replica.partition()).unwrap_or(&none));
-        match wanted(&*replica.store().point(), replica.clock_ms(), configured) {
+        match wanted(&*replica.view(), replica.clock_ms(), configured) {
             Ok(commands) if commands.is_empty() => {}
             Ok(commands) => found.push((replica, commands)),
             Err(error) => {

@@ -54,6 +54,20 @@ fn a_seed_goes_the_same_way_twice_and_ten_find_nothing() {
     ]);
 }
 
+/// Each is named after what it found: docs/reliability.md tells.
+#[test]
+fn plans_that_found_something_are_kept() {
+    let plans = concat!(env!("CARGO_MANIFEST_DIR"), "/plans");
+    let mut run = 0;
+    for plan in std::fs::read_dir(plans).expect("plans") {
+        let path = plan.expect("a plan").path().display().to_string();
+        println!("{path}");
+        check(&["--plan", &path]);
+        run += 1;
+    }
+    assert!(run > 0, "there is nothing in {plans}");
+}
+
 #[test]
 fn the_second_tier_goes_the_same_way_twice_and_finds_nothing() {
     check(&["--messages", "--seeds", "0..30", "--twice", "--jobs", "2"]);
@@ -71,6 +85,9 @@ fn what_cannot_be_run_is_refused() {
         &["--seeds", "5..5"][..],
         &["--seed", "1", "--seeds", "1..2"],
         &["--seed", "1", "--plant", "no-such-fault"],
+        &["--seed", "1", "--faults", "kill,no-such-fault"],
+        &["--seeds", "1..2", "--workloads", "no-such-load"],
+        &["--plan", "no-such-file"],
         &[],
     ] {
         let output = fuzz(wrong);

@@ -182,3 +182,18 @@ async fn damage_met_while_a_group_starts_is_known_as_such() {
     assert!(error.to_string().contains("entry 5"), "{error}");
     assert!(cluster.up[&1].heard.fatal.lock().is_empty());
 }
+
+/// Nothing is applied any more, and nobody else reads: what a client's read meets is all that will ever be known.
+#[tokio::test]
+async fn damage_that_only_a_read_meets_costs_the_replica() {
+    let cluster = Cluster::new(1).await;
+    let replica = cluster.node(1).found(P, replica_of(1)).await.unwrap();
+    eventually("it leads", || replica.is_leader()).await;
+    cluster.put("k", "1").await.unwrap();
+    assert!(replica.view().get(b"k").is_ok() && replica.status().damaged.is_none());
+    cluster.disks[&1].damage_state(P, replica_of(1));
+    let read = replica.view().get(b"k");
+    assert!(read.as_ref().is_err_and(|error| error.is_damage()), "{read:?}");
+    let damaged = replica.status().damaged.expect("it is to be replaced");
+    assert!(damaged.contains("is damaged"), "{damaged}");
+}

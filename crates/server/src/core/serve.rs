@@ -127,8 +127,7 @@ async fn hash_at(core: &Core, replica: &raft::Replica, index: u64) -> Result<Byt
             return Ok(hash_reply(index, hash));
         }
     }
-    let store = replica.store();
-    let state = machine::record::state::read(&*store.point()).map_err(|error| corrupt(error.to_string()))?;
+    let state = machine::record::state::read(&*replica.view()).map_err(|error| corrupt(error.to_string()))?;
     Ok(hash_reply(state.index, state.digest()))
 }
 

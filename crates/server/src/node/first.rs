@@ -26,6 +26,8 @@ use crate::reconcile::{all_peers, failed_open, on_disk, unseen};
 const FOUNDER: ReplicaId = ReplicaId(1);
 /// Replicas opened side by side at the start.
 const OPENING: usize = 4;
+/// Between looks at the replica of the meta partition.
+const LOOK: Duration = Duration::from_secs(1);
 /// Between attempts to tell the cluster something.
 const PAUSE: Duration = Duration::from_millis(200);
 
@@ -206,15 +208,19 @@ async fn give_up_stateless(
 
 /// Opens the replica of the meta partition, again until it works. Asks the peers for another one only if the one here
 /// is gone or damaged: to be replaced is the end of a replica and of what it has promised.
-async fn hold_meta(core: &Arc<Core>, data: &DataDir, me: &Me) -> Result<(), String> {
-    let mut replica = me.meta;
+async fn hold_meta(
+    core: &Arc<Core>,
+    data: &DataDir,
+    me: &Me,
+    replica: &mut Option<ReplicaId>,
+) -> Result<(), String> {
     while core.replica(PartitionId::META).is_none() {
-        match replica.filter(|replica| !core.is_broken(*replica)) {
+        match (*replica).filter(|replica| !core.is_broken(*replica)) {
             Some(replica) => {
                 tokio::time::sleep(PAUSE).await;
                 open(core, data, PartitionId::META, replica).await;
             }
-            None => replica = Some(regain_meta(core, data, me).await?),
+            None => *replica = Some(regain_meta(core, data, me).await?),
         }
     }
     Ok(())
@@ -246,9 +252,10 @@ async fn regain_meta(core: &Arc<Core>, data: &DataDir, me: &Me) -> Result<Replic
     let reply = crate::join::ask(&core.env().net, &addresses, &request)
         .await
         .map_err(|error| error.to_string())?;
-    let peers = reply.peers.into_iter();
-    let peers = peers.map(|peer| unseen(NodeId(peer.node), peer.address));
-    core.raft().set_peers(peers.collect(), Vec::new());
+    let told = reply.peers.into_iter();
+    let told = told.map(|peer| (NodeId(peer.node), peer.address)).collect();
+    let (peers, removed) = all_peers(core, data, told);
+    core.raft().set_peers(peers, removed);
     Ok(ReplicaId(reply.meta_replica))
 }
 
@@ -262,14 +269,37 @@ async fn open(core: &Arc<Core>, data: &DataDir, partition: PartitionId, replica:
 pub(super) async fn follow_up(core: Arc<Core>, data: Arc<DataDir>, me: Me, stop: CancellationToken) {
     tokio::select! {
         () = stop.cancelled() => {}
-        () = settle(&core, &data, &me) => {}
+        () = follow(&core, &data, &me) => {}
+    }
+}
+
+/// Never ends.
+async fn follow(core: &Arc<Core>, data: &DataDir, me: &Me) {
+    let mut meta = me.meta;
+    keep_meta(core, data, me, &mut meta).await;
+    settle(core, data, me).await;
+    // It may be given up while it runs too, and what gives this node another one comes by the very map that is in it.
+    let mut missing = false;
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let open = core.replica(PartitionId::META);
+        let gone = open.is_none();
+        meta = open.map(|open| open.replica_id()).or(meta);
+        // Seen twice: one that gives way to another, by the map that is here, is missing for a moment.
+        if gone && missing {
+            keep_meta(core, data, me, &mut meta).await;
+        }
+        missing = gone;
+    }
+}
+
+async fn keep_meta(core: &Arc<Core>, data: &DataDir, me: &Me, meta: &mut Option<ReplicaId>) {
+    if let Err(why) = hold_meta(core, data, me, meta).await {
+        core.fatal(&why);
     }
 }
 
 async fn settle(core: &Arc<Core>, data: &DataDir, me: &Me) {
-    if let Err(why) = hold_meta(core, data, me).await {
-        core.fatal(&why);
-    }
     let first = data.first().unwrap_or_else(|error| {
         core.fatal(&error.to_string());
         None

@@ -98,14 +98,9 @@ impl Source for Core {
         }
         let query = query(space, Ask::Namespace(Empty {}));
         Ok(Some(
-            look(
-                self.env().blocking,
-                replica.store().point(),
-                query,
-                space.partition,
-            )
-            .await?
-            .revision,
+            look(self.env().blocking, replica.view(), query, space.partition)
+                .await?
+                .revision,
         ))
     }
 

@@ -195,9 +195,9 @@ async fn answer(
     index: u64,
 ) -> Result<Queried, Failed> {
     let partition = replica.partition();
-    let store = replica.store();
     let heavy = scans(&query);
-    let read = move || machine::answer(&*store.point(), &query);
+    let view = replica.view();
+    let read = move || machine::answer(&*view, &query);
     let answered = if heavy {
         blocking.run(read).await.map_err(|error| {
             Failed::Final(ServerError::Internal {
