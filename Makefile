@@ -27,7 +27,7 @@ RUNS ?= 1000000
 ROUNDS ?= 20
 SHARD ?= 0/20
 
-.PHONY: help run build install check fix test test-rust test-compose test-chaos sim sim-messages planted chaos soak recovery fuzz-targets mutants bench image deps deps-test clean-data
+.PHONY: help run build install check fix test test-rust test-compose test-chaos sim sim-messages planted chaos soak second-opinion recovery fuzz-targets mutants bench image deps deps-test clean-data
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -94,7 +94,11 @@ mutants: ## mutate CRATES (all that have tests of their own), SHARD=0/20 of each
 chaos: ## real processes under every kind of fault for TIME (5m); needs root
 	jepsen/run --workload all --nemesis mixed --time $(or $(TIME),5m)
 
-soak: ## the same for TIME (60m), in slices
+second-opinion: ## judge a million histories of registers with porcupine-rs beside our own judge; it is built apart
+	$(CARGO) fmt --manifest-path crates/checker/second-opinion/Cargo.toml -- --check
+	$(CARGO) test --release --locked --manifest-path crates/checker/second-opinion/Cargo.toml
+
+soak: second-opinion ## the same as chaos for TIME (60m), in slices; before it, the second opinion
 	jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m)
 
 recovery: ## how long writes pause after one fault, ROUNDS=20 of each, with 1 and with 64 partitions, written in part and all; needs root
