@@ -27,7 +27,7 @@ RUNS ?= 1000000
 ROUNDS ?= 20
 SHARD ?= 0/20
 
-.PHONY: help run build install check fix test test-rust test-compose test-chaos sim sim-messages planted chaos soak recovery fuzz-targets mutants bench image deps deps-test clean-data
+.PHONY: help run build install check fix test test-rust test-compose test-chaos sim sim-messages planted chaos soak second-opinion recovery fuzz-targets mutants bench image deps deps-test clean-data
 
 help: ## list the targets
 	@echo "usage: make TARGET"
@@ -94,7 +94,11 @@ mutants: ## mutate CRATES (all that have tests of their own), SHARD=0/20 of each
 chaos: ## real processes under every kind of fault for TIME (5m); needs root
 	jepsen/run --workload all --nemesis mixed --time $(or $(TIME),5m)
 
-soak: ## the same for TIME (60m), in slices; then 50 million inputs for each fuzz target
+second-opinion: ## judge a million histories of registers with porcupine-rs beside our own judge; it is built apart
+	$(CARGO) fmt --manifest-path crates/checker/second-opinion/Cargo.toml -- --check
+	$(CARGO) test --release --locked --manifest-path crates/checker/second-opinion/Cargo.toml
+
+soak: second-opinion ## chaos for TIME (60m), in slices; the second opinion before, and after it 50 million inputs for each fuzz target
 	status=0; jepsen/run soak --workload all --nemesis mixed --time $(or $(TIME),60m) || status=$$?; \
 	FUZZ_EXECUTIONS=$(or $(FUZZ_EXECUTIONS),50000000) $(CARGO) test --release --locked --workspace --test million || status=$$?; \
 	exit $$status

@@ -8,9 +8,10 @@
 //! The work grows with the number of operations open at once, not with the length of the history. Split histories of
 //! independent keys ([`by_key`]), and keep those of one key short.
 //!
-//! Judged against brute force in its tests. Another checker, porcupine-rs, is no part of them: what it depends on
-//! (criterion, regex, rayon) is a minute of building, and changes features of serde and regex-automata in test builds
-//! alone, so that most of the workspace would be built twice. What it said once is in `docs/reliability.md`.
+//! Judged against brute force in its tests, and beside another checker, porcupine-rs, in `make second-opinion`. That one is
+//! a workspace of its own, in `second-opinion/`: what porcupine-rs depends on (criterion, regex, rayon) is a minute of
+//! building, and would change features of serde and regex-automata in test builds alone, so that most of the workspace
+//! would be built twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
