@@ -81,22 +81,22 @@ pub fn check(history: &[Op], terms: Terms) -> Verdict<Vec<Finding>> {
         return malformed.into();
     }
     let mut findings = Vec::new();
-    let (mut shown, until_ns) = (0, latest_end(history, terms));
+    let (mut shown, until_ns) = (false, latest_end(history, terms));
     for (at, operation) in history.iter().enumerate() {
         let wrong = match shows(operation) {
             Some(true) => outlived(operation, until_ns).or_else(|| revived(history, at)),
             Some(false) => early(history, operation, terms),
             None => continue,
         };
-        shown += 1;
+        shown = true;
         if let Some(text) = wrong {
             findings.push(Finding { operation: at, text });
         }
     }
     match (findings.is_empty(), shown) {
         (false, _) => Verdict::Violated(findings),
-        (true, 0) => Verdict::Unknown("nobody looked".into()),
-        (true, _) => Verdict::Valid,
+        (true, false) => Verdict::Unknown("nobody looked".into()),
+        (true, true) => Verdict::Valid,
     }
 }
 

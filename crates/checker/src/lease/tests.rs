@@ -108,3 +108,9 @@ fn a_client_asks_after_its_last_answer() {
     assert_eq!(wrong(&[of(1, gone.clone()), of(1, alive.clone())]), [2]);
     assert_eq!(wrong(&[of(1, gone), of(2, alive)]), NOTHING);
 }
+
+#[test]
+fn a_look_that_meets_the_grant_may_have_come_first() {
+    assert_eq!(wrong(&[read((20, 25), false)]), NOTHING);
+    assert_eq!(wrong(&[read((21, 25), false)]), [1]);
+}
