@@ -228,7 +228,12 @@ fn header(first: Option<&str>) -> io::Result<Header> {
 }
 
 fn parse<T: DeserializeOwned>(number: usize, line: &str) -> io::Result<T> {
-    serde_json::from_str(line).map_err(|error| bad(number, error.to_string()))
+    serde_json::from_str(line).map_err(|error| bad(number, placed(&error)))
+}
+
+/// An error in a text of one line.
+fn placed(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
 }
 
 fn bad(number: usize, text: impl std::fmt::Display) -> io::Error {
