@@ -8,7 +8,6 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::fabric::link;
-use crate::options::Options;
 use crate::silence::Silence;
 use crate::store::Store;
 use crate::torment::Count;
@@ -124,12 +123,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Judges what is known.
-    pub fn new(options: &Options, seed: u64, evidence: &Evidence, times: Times, seen: Seen) -> Report {
+    /// Judges what is known; `again` is the command that does it again.
+    pub fn new(again: &str, seed: u64, evidence: &Evidence, times: Times, seen: Seen) -> Report {
         let sum = |of: fn(&Judged) -> u64| evidence.workloads.values().map(of).sum();
         Report {
             judgement: Judgement::of(evidence),
-            again: options.again(seed),
+            again: again.to_owned(),
             seed,
             seconds: times.worked.as_secs_f64(),
             order_seconds: times.order.as_secs_f64(),

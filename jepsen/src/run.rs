@@ -40,6 +40,8 @@ const AFTERWARDS: Duration = Duration::from_secs(3);
 struct Run {
     options: Options,
     seed: u64,
+    /// The command that does it again.
+    again: String,
     store: Store,
     site: Site,
     workloads: Vec<Arc<dyn Workload>>,
@@ -53,7 +55,8 @@ pub fn run(options: &Options) -> Result<Report> {
     options.workloads().map_err(|text| anyhow!(text))?;
     let kinds = kinds(options)?;
     let binary = options.ground.binary()?;
-    let store = options.ground.store(seed, &options.again(seed))?;
+    let again = options.again(seed);
+    let store = options.ground.store(seed, &again)?;
     let bent_clocks = kinds.iter().any(|kind| kind.name() == "clock");
     let cluster = Cluster::start(
         &options.ground,
@@ -63,15 +66,17 @@ pub fn run(options: &Options) -> Result<Report> {
         &store,
         bent_clocks,
     )?;
-    let run = Run::new(options, seed, store, cluster.endpoints())?;
+    let run = Run::new(options, (seed, again), store, cluster.endpoints())?;
     attend(run.all(cluster, kinds))
 }
 
 /// The same workloads on a cluster that somebody else hurts and mends: `endpoints` name its controllers.
 pub fn drive(options: &Options, endpoints: Vec<String>) -> Result<Report> {
     let seed = options.ground.seed();
-    let store = options.ground.store(seed, &options.again(seed))?;
-    attend(Run::new(options, seed, store, endpoints)?.alone())
+    let (time, workloads) = (options.time.as_secs(), options.workload.join(","));
+    let again = format!("SEED={seed} jepsen/compose {time} {workloads}");
+    let store = options.ground.store(seed, &again)?;
+    attend(Run::new(options, (seed, again), store, endpoints)?.alone())
 }
 
 /// Faults are brought by this thread, which may wait for other programs; clients work on the others.
@@ -100,7 +105,12 @@ fn kinds(options: &Options) -> Result<Vec<Box<dyn Nemesis>>> {
 }
 
 impl Run {
-    fn new(options: &Options, seed: u64, store: Store, endpoints: Vec<String>) -> Result<Run> {
+    fn new(
+        options: &Options,
+        (seed, again): (u64, String),
+        store: Store,
+        endpoints: Vec<String>,
+    ) -> Result<Run> {
         let names = options.workloads().map_err(|text| anyhow!(text))?;
         let env = Env {
             clock: Arc::new(SystemClock::default()),
@@ -111,6 +121,7 @@ impl Run {
         Ok(Run {
             options: options.clone(),
             seed,
+            again,
             store,
             site: Site {
                 calm: false,
@@ -231,7 +242,7 @@ impl Run {
         (found, scene): (&[Found], &Scene),
     ) -> Result<Report> {
         evidence.workloads = judge::judged(found);
-        let report = Report::new(&self.options, self.seed, &evidence, times, seen);
+        let report = Report::new(&self.again, self.seed, &evidence, times, seen);
         self.store.json(judge::EVIDENCE, &evidence)?;
         let mut lines = self.store.lines(judge::LEADERS)?;
         scene.led.iter().try_for_each(|led| lines.add(led))?;

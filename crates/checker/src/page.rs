@@ -92,6 +92,7 @@ pub fn draw<A: Serialize, R: Serialize>(
     view.times(&mut page);
     view.names(&mut page);
     let order: BTreeMap<usize, usize> = failure.order.iter().copied().zip(1..).collect();
+    let mut room = view.room(history, &shown);
     for at in shown {
         let kind = match history[at].outcome {
             _ if at == failure.operation => "impossible",
@@ -101,7 +102,14 @@ pub fn draw<A: Serialize, R: Serialize>(
             Outcome::Unknown(_) => "unknown",
         };
         let told = told(&history[at])?;
-        view.bar(&mut page, &history[at], kind, order.get(&at), &told);
+        let label = Label {
+            number: order
+                .get(&at)
+                .map_or_else(String::new, |order| format!("{order} ")),
+            text: &told,
+            room: room.remove(&at).unwrap_or_default(),
+        };
+        view.bar(&mut page, &history[at], kind, &label);
     }
     page.push_str("</svg>\n</body></html>\n");
     Ok(page)
@@ -172,6 +180,13 @@ fn escape(text: &str) -> String {
         .replace('<', "&lt;")
         .replace('>', "&gt;")
         .replace('"', "&quot;")
+}
+
+/// What stands at a bar; the text whole shows when it is pointed at.
+struct Label<'t> {
+    number: String,
+    text: &'t str,
+    room: usize,
 }
 
 /// From times and clients to places.
@@ -249,14 +264,18 @@ impl View {
         }
     }
 
-    fn bar<A, R>(
-        &self,
-        page: &mut String,
-        operation: &Operation<A, R>,
-        class: &str,
-        order: Option<&usize>,
-        text: &str,
-    ) {
+    /// How many letters there is room for behind the beginning of each operation, up to the next one of its client.
+    fn room<A, R>(&self, history: &[Operation<A, R>], shown: &[usize]) -> BTreeMap<usize, usize> {
+        let mut next: BTreeMap<u64, f64> = BTreeMap::new();
+        let room = shown.iter().rev().map(|at| {
+            let from = self.x(history[*at].call_ns);
+            let end = next.insert(history[*at].client, from).unwrap_or(self.width);
+            (*at, ((end - from) / LETTER) as usize)
+        });
+        room.collect()
+    }
+
+    fn bar<A, R>(&self, page: &mut String, operation: &Operation<A, R>, class: &str, label: &Label<'_>) {
         let lane = self.lanes.get(&operation.client).copied().unwrap_or_default();
         // What nobody answered has no end.
         let to_ns = if operation.is_unknown() {
@@ -266,10 +285,9 @@ impl View {
         };
         let (from, to) = (self.x(operation.call_ns), self.x(to_ns));
         let y = TOP + LANE * lane as f64 + 3.0;
-        let number = order.map_or_else(String::new, |order| format!("{order} "));
-        // As much as the bar has room for; the rest shows when it is pointed at.
-        let room = ((to - from) / LETTER) as usize;
-        let inside: String = text.chars().take(room.saturating_sub(number.len())).collect();
+        let Label { number, text, room } = label;
+        let plain = text.chars().filter(|letter| *letter != '"');
+        let inside: String = plain.take(room.saturating_sub(number.len() + 1)).collect();
         let id = match class {
             "impossible" => " id=\"impossible\"",
             _ => "",
@@ -337,7 +355,7 @@ mod tests {
             "class=\"impossible\"",
             "&quot;read&quot; -&gt; {&quot;value&quot;:7}",
             "unknown: &lt;lost&gt;",
-            "<tspan class=\"order\">2 </tspan>{&quot;write&quot;:1}",
+            "<tspan class=\"order\">2 </tspan>{write:1} -&gt; done",
             "2 operations before it are explained",
             "class=\"against\"",
             "it holds 1 or 2",

@@ -158,7 +158,7 @@ pub type Operation = history::Operation<Ask, Answer>;
 /// Something that broke the promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Whose answer, by its place in the history; `None` if it is the log's.
+    /// Whose answer, by its place in the history; if it is the log that is wrong, who saw that first, if anybody did.
     pub operation: Option<usize>,
     /// What is wrong.
     pub text: String,
@@ -387,7 +387,18 @@ impl<'h> Judge<'h> {
             Some(_) => "nobody made, for it made another or began after that was seen,",
             None => "nobody made",
         };
-        self.find(suspect, format!("{how} revision {revision}: {events:?}"));
+        let first = suspect.or_else(|| self.first_that_saw(revision));
+        self.find(first, format!("{how} revision {revision}: {events:?}"));
+    }
+
+    /// The operation that was the first to be told of a revision, or of a later one.
+    fn first_that_saw(&self, revision: i64) -> Option<usize> {
+        let saw = |at: &usize| {
+            let answer = self.history[*at].answer();
+            answer.is_some_and(|answer| answer.revision >= revision)
+        };
+        let all = (0..self.history.len()).filter(saw);
+        all.min_by_key(|at| self.history[*at].return_ns)
     }
 
     /// Compares what was read at a revision, the state being that of it.

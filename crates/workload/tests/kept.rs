@@ -161,8 +161,8 @@ fn what_is_changed_by_hand_is_found_and_drawn() {
         &other("9}", "7}"),
         &["<h1>register r1</h1>", "class=\"order\">3 "],
     );
-    // Nobody made what is in the log: that is nowhere in the history.
-    check(kv(), 1, &dropped, &[]);
+    // Nobody made what is in the log: who saw it first stands for it.
+    check(kv(), 1, &dropped, &["<h1>kv k1</h1>", "nobody made revision 2"]);
     check(
         kv(),
         3,
