@@ -155,12 +155,7 @@ impl Again {
         for path in &self.paths {
             let judgement = again(path, self.pages)?;
             match self.output {
-                Format::Text => print!(
-                    "{}{:?}: {}\n",
-                    judgement.text(),
-                    judgement.verdict,
-                    path.display()
-                ),
+                Format::Text => println!("{}{:?}: {}", judgement.text(), judgement.verdict, path.display()),
                 Format::Json => println!("{}", serde_json::to_string_pretty(&judgement)?),
             }
             worst = worst.max(judgement.verdict);

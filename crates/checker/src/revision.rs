@@ -152,6 +152,16 @@ pub enum Event {
     Delete(String),
 }
 
+impl Event {
+    /// Which key it changed.
+    fn key(&self) -> &str {
+        match self {
+            Event::Put(pair) => &pair.key,
+            Event::Delete(key) => key,
+        }
+    }
+}
+
 /// One operation of the history.
 pub type Operation = history::Operation<Ask, Answer>;
 
@@ -160,6 +170,8 @@ pub type Operation = history::Operation<Ask, Answer>;
 pub struct Finding {
     /// Whose answer, by its place in the history; if it is the log that is wrong, who saw that first, if anybody did.
     pub operation: Option<usize>,
+    /// The key that changed, if it is the log that is wrong.
+    pub key: Option<String>,
     /// What is wrong.
     pub text: String,
 }
@@ -277,11 +289,13 @@ impl<'h> Judge<'h> {
     }
 
     fn find(&mut self, operation: Option<usize>, text: impl Into<String>) {
+        self.find_in(None, operation, text.into());
+    }
+
+    fn find_in(&mut self, changed: Option<&Event>, operation: Option<usize>, text: String) {
         if self.findings.len() < FINDINGS {
-            self.findings.push(Finding {
-                operation,
-                text: text.into(),
-            });
+            let key = changed.map(|event| event.key().to_owned());
+            self.findings.push(Finding { operation, key, text });
         }
     }
 
@@ -388,7 +402,8 @@ impl<'h> Judge<'h> {
             None => "nobody made",
         };
         let first = suspect.or_else(|| self.first_that_saw(revision));
-        self.find(first, format!("{how} revision {revision}: {events:?}"));
+        let text = format!("{how} revision {revision}: {events:?}");
+        self.find_in(events.first(), first, text);
     }
 
     /// The operation that was the first to be told of a revision, or of a later one.

@@ -80,9 +80,12 @@ pub(crate) fn replayed(history: &[Operation], log: Option<&Log>) -> Vec<Finding>
     let Some(log) = log else {
         return vec![Finding::undecided("there is no log to judge by")];
     };
-    Finding::of(revision::check(history, log), |found| match found.operation {
-        Some(at) => Finding::at(first_key(&history[at].ask), at, &found.text),
-        None => Finding::new(found.text),
+    Finding::of(revision::check(history, log), |found| {
+        let Some(at) = found.operation else {
+            return Finding::new(found.text);
+        };
+        let asked = first_key(&history[at].ask);
+        Finding::at(found.key.as_deref().unwrap_or(asked), at, &found.text)
     })
 }
 

@@ -63,7 +63,10 @@ fn wrong(line: usize, what: &str) -> Unreadable {
     Unreadable(format!("line {line}: {what}"))
 }
 
-fn maps(text: &str) -> Result<Vec<(usize, Map<String, Value>)>, Unreadable> {
+/// A map, and the line that it ends in.
+type Placed = (usize, Map<String, Value>);
+
+fn maps(text: &str) -> Result<Vec<Placed>, Unreadable> {
     let values = reader::parse(text).map_err(Unreadable)?.into_iter();
     values
         .map(|(line, value)| match value {
@@ -132,7 +135,7 @@ pub fn workload(text: &str) -> Result<String, Unreadable> {
 }
 
 /// The last map, without which a history was cut off.
-fn end(maps: &mut Vec<(usize, Map<String, Value>)>) -> Result<(usize, Map<String, Value>), Unreadable> {
+fn end(maps: &mut Vec<Placed>) -> Result<Placed, Unreadable> {
     let last = maps.pop_if(|(_, fields)| fields.get("f").is_some_and(|f| f == BESIDE));
     let after = 1 + maps.last().map_or(0, |(line, _)| *line);
     last.ok_or_else(|| wrong(after, "the history is cut off: its end is missing"))
