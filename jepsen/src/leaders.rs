@@ -9,17 +9,20 @@ use checker::page::Band;
 use client::{Client, Options};
 use env::Clock;
 use parking_lot::Mutex;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 use types::Slot;
+use workload::Workload;
 
+/// The partition that knows of the cluster.
+const META: u32 = 0;
 /// Between two questions.
 const LOOK: Duration = Duration::from_millis(250);
 /// A question without an answer for so long is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One line of `leaders.jsonl`: somebody led a partition, as far as it was seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Led {
     /// The partition.
     pub partition: u32,
@@ -31,6 +34,17 @@ pub struct Led {
     pub from_ms: u64,
     /// Last seen.
     pub to_ms: u64,
+}
+
+impl Led {
+    /// To be drawn.
+    pub fn band(&self) -> Band {
+        Band {
+            from_ns: self.from_ms * 1_000_000,
+            to_ns: self.to_ms * 1_000_000,
+            text: format!("node {} led in term {}", self.node, self.term),
+        }
+    }
 }
 
 /// What was seen, by partition, term and node: the first time, and the last. More than one may believe at a time that it
@@ -87,16 +101,22 @@ impl Leaders {
         self.seen.lock().all()
     }
 
-    /// Those of the partition that a namespace is in, to be drawn.
-    pub async fn of_namespace(&self, namespace: &str) -> Result<Vec<Band>> {
-        let slot = u32::from(Slot::of_namespace(namespace).0);
+    /// The partition that each workload asks.
+    pub async fn partitions(&self, workloads: &[Arc<dyn Workload>]) -> Result<BTreeMap<String, u32>> {
         let map = self.client.map().await.context("cannot ask for the map")?;
-        let mut ranges = map.slots.iter();
-        let range = ranges.find(|range| (range.first..=range.last).contains(&slot));
-        let partition = range.context("no partition has the slot")?.partition;
-        let seen = self.seen();
-        let here = seen.iter().filter(|led| led.partition == partition);
-        Ok(here.map(band).collect())
+        let partition = |workload: &Arc<dyn Workload>| {
+            if workload.is_about_the_cluster() {
+                return Some(META);
+            }
+            let slot = u32::from(Slot::of_namespace(workload.namespace()).0);
+            let mut ranges = map.slots.iter();
+            let range = ranges.find(|range| (range.first..=range.last).contains(&slot))?;
+            Some(range.partition)
+        };
+        let known = workloads
+            .iter()
+            .filter_map(|workload| Some((workload.name().to_owned(), partition(workload)?)));
+        Ok(known.collect())
     }
 }
 
@@ -117,14 +137,6 @@ async fn ask(client: Client, clock: Arc<dyn Clock>, seen: Arc<Mutex<Seen>>) {
             }
         }
         tokio::time::sleep(LOOK).await;
-    }
-}
-
-fn band(led: &Led) -> Band {
-    Band {
-        from_ns: led.from_ms * 1_000_000,
-        to_ns: led.to_ms * 1_000_000,
-        text: format!("node {} led in term {}", led.node, led.term),
     }
 }
 
@@ -151,7 +163,7 @@ mod tests {
         let found: Vec<String> = seen
             .all()
             .iter()
-            .map(|led| format!("{} {:?}", led.partition, band(led)))
+            .map(|led| format!("{} {:?}", led.partition, led.band()))
             .collect();
         let band = |from_ms: u64, to_ms: u64, text: &str| Band {
             from_ns: from_ms * 1_000_000,

@@ -12,6 +12,7 @@ mod fabric;
 mod ground;
 mod hosts;
 mod inside;
+mod judge;
 mod leaders;
 mod nemesis;
 mod options;
@@ -53,6 +54,7 @@ Examples:
   jepsen/run --workload kv,bank --nemesis kill,pause --time 5m --seed 7
   jepsen/run                                       everything mixed, for a minute
   jepsen/run recovery --fault kill --rounds 50     how long writes pause after a leader is killed
+  jepsen/run judge jepsen/store/latest             what a run left, judged again
 
 Exit status: 0 passed; 1 a promise was broken, or a goal missed; 2 undecided, or faults or load were not exercised; 3 the harness failed."
 )]
@@ -69,6 +71,8 @@ enum Verb {
     Soak(Box<soak::Soak>),
     /// How long writes pause after one fault, many times over, against the goals
     Recovery(Box<Recovery>),
+    /// Histories that were kept, judged again
+    Judge(judge::Again),
     /// Clients alone, on a cluster that somebody else hurts and mends (jepsen/compose)
     Drive {
         /// host:port of each controller, in the order of their ids
@@ -88,6 +92,7 @@ fn main() -> ExitCode {
         Verb::Drive { endpoints, options } => {
             run::drive(&options, endpoints).and_then(|report| tell(&options, &report))
         }
+        Verb::Judge(again) => again.all(),
         Verb::Soak(soak) => soak::soak(&soak, soak.run.ground.seed()),
         Verb::Recovery(recovery) => recover(&recovery),
         Verb::List => {
@@ -121,7 +126,7 @@ fn tell(options: &Options, report: &Report) -> Result<u8> {
         Format::Text => print!("{}", report.text()),
         Format::Json => println!("{}", serde_json::to_string_pretty(report)?),
     }
-    Ok(report.verdict.status())
+    Ok(report.judgement.verdict.status())
 }
 
 fn list() {

@@ -1,67 +1,12 @@
-//! Pages for people: how the run went, with its faults behind, and each register whose answers no order explains.
+//! A page for people: how the run went, with its faults behind. What was found wrong has pages of its own
+//! (`workload::kept`).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use anyhow::{Context, Result};
-use checker::history::{self, Operation};
-use checker::page::{Background, Band, draw};
-use checker::register::{Answer, Ask, Register};
-use checker::{Verdict, linear};
-use serde::{Deserialize, Serialize};
-
-use crate::silence::answers;
-use crate::store::Store;
 use crate::torment::Fault;
 
-/// Registers that are drawn at most.
-const DRAWN: usize = 5;
-/// Steps of the judge for one register before it gives up.
-const STEPS: u64 = 20_000_000;
 const NS_IN_S: u64 = 1_000_000_000;
-
-/// A question about one register, as the workload writes it.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct Of {
-    key: String,
-    ask: Ask,
-}
-
-/// Draws the registers that a history of the workload `register` breaks. `leaders`: of the partition that they are in.
-pub fn registers(store: &Store, text: &str, faults: &[Fault], leaders: Vec<Band>) -> Result<()> {
-    let (_, operations) = history::read::<Of, Answer>(text.as_bytes()).context("read back a history")?;
-    let background = Background {
-        faults: faults.iter().map(band).collect(),
-        leaders,
-    };
-    let mut drawn = 0;
-    for (key, places) in linear::by_key(&operations, |of| of.key.clone()) {
-        let known = places.iter().map(|at| &operations[*at]);
-        let known = known.filter(|it| !(it.is_unknown() && it.ask.ask == Ask::Read));
-        let of_key: Vec<Operation<Ask, Answer>> = known
-            .map(|operation| operation.asking(operation.ask.ask.clone()))
-            .collect();
-        let Verdict::Violated(failure) = linear::check(&Register, &of_key, STEPS) else {
-            continue;
-        };
-        let page = draw(&format!("register {key}"), &of_key, &failure, &background).context("draw a page")?;
-        store.write(&format!("pages/register-{key}.html"), &page)?;
-        drawn += 1;
-        if drawn == DRAWN {
-            break;
-        }
-    }
-    Ok(())
-}
-
-fn band(fault: &Fault) -> Band {
-    Band {
-        from_ns: fault.from_ms * 1_000_000,
-        to_ns: fault.to_ms * 1_000_000,
-        text: fault.text.clone(),
-    }
-}
-
 const WIDTH: f64 = 1600.0;
 const HEIGHT: f64 = 220.0;
 const LANE: f64 = 14.0;
@@ -69,16 +14,16 @@ const COLOURS: [&str; 8] = [
     "#1b6ca8", "#b3541e", "#3a7d3a", "#7a3e9d", "#a83250", "#4a4a4a", "#8a7a00", "#008a8a",
 ];
 
-/// Draws the answers of each second by workload, and the faults by kind.
-pub fn overview(histories: &BTreeMap<String, String>, faults: &[Fault], verdict: &str) -> String {
-    let rates: BTreeMap<&String, Vec<u64>> = histories
+/// Draws the answers of each second by workload, given when each came in nanoseconds, and the faults by kind.
+pub fn overview(answers: &BTreeMap<String, Vec<u64>>, faults: &[Fault], verdict: &str) -> String {
+    let rates: BTreeMap<&String, Vec<u64>> = answers
         .iter()
-        .map(|(name, text)| (name, per_second(text)))
+        .map(|(name, times)| (name, per_second(times)))
         .collect();
     let seconds = rates.values().map(Vec::len).max().unwrap_or(0).max(1);
     let highest = rates.values().flatten().copied().max().unwrap_or(0).max(1);
     let x = |second: f64| 100.0 + (WIDTH - 110.0) * second / seconds as f64;
-    let mut kinds: Vec<&str> = faults.iter().map(|fault| fault.kind).collect();
+    let mut kinds: Vec<&str> = faults.iter().map(|fault| fault.kind.as_str()).collect();
     kinds.sort_unstable();
     kinds.dedup();
     let height = HEIGHT + LANE * (kinds.len() + 2) as f64;
@@ -141,9 +86,9 @@ pub fn overview(histories: &BTreeMap<String, String>, faults: &[Fault], verdict:
     page
 }
 
-fn per_second(history: &str) -> Vec<u64> {
+fn per_second(times: &[u64]) -> Vec<u64> {
     let mut counts = Vec::new();
-    for time in answers(history) {
+    for time in times {
         let second = (time / NS_IN_S) as usize;
         if counts.len() <= second {
             counts.resize(second + 1, 0);
@@ -165,15 +110,15 @@ mod tests {
 
     #[test]
     fn the_overview_shows_answers_and_faults() {
-        let history = "{\"return_ns\":1500000000,\"ask\":1,\"outcome\":{\"ok\":1}}\n".repeat(3);
+        let times = vec![1_500_000_000; 3];
         let fault = Fault {
             from_ms: 100,
             to_ms: 900,
-            kind: "cut",
+            kind: "cut".into(),
             text: "cut 1>2 & more".into(),
             seen: Some("9 packets".into()),
         };
-        let page = overview(&[("kv".to_owned(), history)].into(), &[fault], "Passed");
+        let page = overview(&[("kv".to_owned(), times)].into(), &[fault], "Passed");
         for wanted in [
             "3 answers a second; 2 s",
             "cut 1&gt;2 &amp; more",
@@ -185,23 +130,5 @@ mod tests {
                 "{wanted} is missing in {page}"
             );
         }
-    }
-
-    #[test]
-    fn a_register_that_no_order_explains_is_drawn() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let store = Store::new(dir.path(), "run").expect("a store");
-        let history = r#"{"format":1,"workload":"register"}
-{"client":1,"node":1,"call_ns":1,"return_ns":2,"ask":{"key":"r1","ask":{"write":7}},"outcome":{"ok":"done"}}
-{"client":1,"node":1,"call_ns":3,"return_ns":4,"ask":{"key":"r1","ask":"read"},"outcome":{"ok":{"value":9}}}
-"#;
-        let leader = Band {
-            from_ns: 0,
-            to_ns: 10,
-            text: "node 2 led in term 5".into(),
-        };
-        registers(&store, history, &[], vec![leader]).expect("draws");
-        let page = std::fs::read_to_string(dir.path().join("run/pages/register-r1.html")).expect("a page");
-        assert!(page.contains("register r1") && page.contains("node 2 led in term 5"));
     }
 }

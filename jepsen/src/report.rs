@@ -8,7 +8,6 @@ use anyhow::Result;
 use serde::Serialize;
 
 use crate::fabric::link;
-use crate::options::Options;
 use crate::silence::Silence;
 use crate::store::Store;
 use crate::torment::Count;
@@ -37,13 +36,68 @@ pub struct Seen {
     pub silences: BTreeMap<String, Silence>,
 }
 
-/// The summary.
+/// The verdict, and all that it goes by.
 #[derive(Debug, Clone, Serialize)]
-pub struct Report {
+pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
     /// Why, if it is no pass.
     pub reasons: Vec<String>,
+    /// By workload.
+    pub by_workload: BTreeMap<String, Judged>,
+}
+
+impl Judgement {
+    /// Judges what is known.
+    pub fn of(evidence: &Evidence) -> Judgement {
+        let (verdict, reasons) = verdict::judge(evidence);
+        Judgement {
+            verdict,
+            reasons,
+            by_workload: evidence.workloads.clone(),
+        }
+    }
+
+    /// For people.
+    pub fn text(&self) -> String {
+        self.workloads() + &self.why()
+    }
+
+    fn workloads(&self) -> String {
+        let mut text = String::new();
+        for (name, judged) in &self.by_workload {
+            let _ = writeln!(
+                text,
+                "  {name:<10} {:>8} answered {:>6} refused {:>6} unknown {:>4} findings, judged in {:.1} s",
+                judged.ok,
+                judged.failed,
+                judged.unknown,
+                judged.findings.len(),
+                judged.judged_ms as f64 / 1000.0
+            );
+        }
+        text
+    }
+
+    fn why(&self) -> String {
+        let mut text = String::new();
+        for reason in self.reasons.iter().take(PRINTED) {
+            let short: String = reason.chars().take(LETTERS).collect();
+            let _ = writeln!(text, "  {short}");
+        }
+        if self.reasons.len() > PRINTED {
+            let _ = writeln!(text, "  ... and {} more", self.reasons.len() - PRINTED);
+        }
+        text
+    }
+}
+
+/// The summary.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// The verdict.
+    #[serde(flatten)]
+    pub judgement: Judgement,
     /// The command that does it again.
     pub again: String,
     /// What all draws from.
@@ -60,8 +114,6 @@ pub struct Report {
     pub faults: u64,
     /// By kind.
     pub by_kind: BTreeMap<String, Count>,
-    /// By workload.
-    pub by_workload: BTreeMap<String, Judged>,
     /// What the fabric did to packets.
     pub packets: link::Count,
     /// How long the workload that suffered most had no answer after a fault that stood alone.
@@ -71,14 +123,12 @@ pub struct Report {
 }
 
 impl Report {
-    /// Judges what is known.
-    pub fn new(options: &Options, seed: u64, evidence: &Evidence, times: Times, seen: Seen) -> Report {
-        let (verdict, reasons) = verdict::judge(evidence);
+    /// Judges what is known; `again` is the command that does it again.
+    pub fn new(again: &str, seed: u64, evidence: &Evidence, times: Times, seen: Seen) -> Report {
         let sum = |of: fn(&Judged) -> u64| evidence.workloads.values().map(of).sum();
         Report {
-            verdict,
-            reasons,
-            again: options.again(seed),
+            judgement: Judgement::of(evidence),
+            again: again.to_owned(),
             seed,
             seconds: times.worked.as_secs_f64(),
             order_seconds: times.order.as_secs_f64(),
@@ -86,7 +136,6 @@ impl Report {
             unknown: sum(|judged| judged.unknown),
             faults: evidence.faults.values().map(|count| count.begun).sum(),
             by_kind: evidence.faults.clone(),
-            by_workload: evidence.workloads.clone(),
             packets: seen.packets,
             silences: seen.silences,
             store: String::new(),
@@ -105,24 +154,13 @@ impl Report {
     pub fn title(&self) -> String {
         format!(
             "{:?}: seed {}, {} answered, {} faults",
-            self.verdict, self.seed, self.ok, self.faults
+            self.judgement.verdict, self.seed, self.ok, self.faults
         )
     }
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut text = String::new();
-        for (name, judged) in &self.by_workload {
-            let _ = writeln!(
-                text,
-                "  {name:<10} {:>8} answered {:>6} refused {:>6} unknown {:>4} findings, judged in {:.1} s",
-                judged.ok,
-                judged.failed,
-                judged.unknown,
-                judged.findings.len(),
-                judged.judged_ms as f64 / 1000.0
-            );
-        }
+        let mut text = self.judgement.workloads();
         for (kind, count) in &self.by_kind {
             let _ = writeln!(
                 text,
@@ -152,14 +190,8 @@ impl Report {
             self.order_seconds,
             self.packets
         );
-        for reason in self.reasons.iter().take(PRINTED) {
-            let short: String = reason.chars().take(LETTERS).collect();
-            let _ = writeln!(text, "  {short}");
-        }
-        if self.reasons.len() > PRINTED {
-            let _ = writeln!(text, "  ... and {} more", self.reasons.len() - PRINTED);
-        }
-        let _ = writeln!(text, "{:?}; again: {}", self.verdict, self.again);
+        text += &self.judgement.why();
+        let _ = writeln!(text, "{:?}; again: {}", self.judgement.verdict, self.again);
         text
     }
 }

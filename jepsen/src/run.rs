@@ -9,19 +9,19 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use env::{Blocking, Env, SeededRng, SystemClock, TcpNet};
 use tokio::task::JoinSet;
-use workload::{Client, Site, Workload, space};
+use workload::{Client, Site, Workload, kept, space};
 
 use crate::cluster::Cluster;
+use crate::judge::{self, Found, Scene};
 use crate::leaders::Leaders;
 use crate::nemesis::{self, Nemesis};
 use crate::options::Options;
-use crate::page;
 use crate::report::{Report, Seen, Times};
 use crate::settled;
 use crate::silence;
 use crate::store::Store;
-use crate::torment::Torment;
-use crate::verdict::{Evidence, Judged};
+use crate::torment::{Fault, Torment};
+use crate::verdict::Evidence;
 
 /// Between two looks at what is due.
 const TURN: Duration = Duration::from_millis(50);
@@ -40,6 +40,8 @@ const AFTERWARDS: Duration = Duration::from_secs(3);
 struct Run {
     options: Options,
     seed: u64,
+    /// The command that does it again.
+    again: String,
     store: Store,
     site: Site,
     workloads: Vec<Arc<dyn Workload>>,
@@ -53,7 +55,8 @@ pub fn run(options: &Options) -> Result<Report> {
     options.workloads().map_err(|text| anyhow!(text))?;
     let kinds = kinds(options)?;
     let binary = options.ground.binary()?;
-    let store = options.ground.store(seed, &options.again(seed))?;
+    let again = options.again(seed);
+    let store = options.ground.store(seed, &again)?;
     let bent_clocks = kinds.iter().any(|kind| kind.name() == "clock");
     let cluster = Cluster::start(
         &options.ground,
@@ -63,15 +66,17 @@ pub fn run(options: &Options) -> Result<Report> {
         &store,
         bent_clocks,
     )?;
-    let run = Run::new(options, seed, store, cluster.endpoints())?;
+    let run = Run::new(options, (seed, again), store, cluster.endpoints())?;
     attend(run.all(cluster, kinds))
 }
 
 /// The same workloads on a cluster that somebody else hurts and mends: `endpoints` name its controllers.
 pub fn drive(options: &Options, endpoints: Vec<String>) -> Result<Report> {
     let seed = options.ground.seed();
-    let store = options.ground.store(seed, &options.again(seed))?;
-    attend(Run::new(options, seed, store, endpoints)?.alone())
+    let (time, workloads) = (options.time.as_secs(), options.workload.join(","));
+    let again = format!("SEED={seed} jepsen/compose {time} {workloads}");
+    let store = options.ground.store(seed, &again)?;
+    attend(Run::new(options, (seed, again), store, endpoints)?.alone())
 }
 
 /// Faults are brought by this thread, which may wait for other programs; clients work on the others.
@@ -100,7 +105,12 @@ fn kinds(options: &Options) -> Result<Vec<Box<dyn Nemesis>>> {
 }
 
 impl Run {
-    fn new(options: &Options, seed: u64, store: Store, endpoints: Vec<String>) -> Result<Run> {
+    fn new(
+        options: &Options,
+        (seed, again): (u64, String),
+        store: Store,
+        endpoints: Vec<String>,
+    ) -> Result<Run> {
         let names = options.workloads().map_err(|text| anyhow!(text))?;
         let env = Env {
             clock: Arc::new(SystemClock::default()),
@@ -111,6 +121,7 @@ impl Run {
         Ok(Run {
             options: options.clone(),
             seed,
+            again,
             store,
             site: Site {
                 calm: false,
@@ -127,14 +138,14 @@ impl Run {
 
     /// Clients alone, for the time that was asked for.
     async fn alone(mut self) -> Result<Report> {
+        let leaders = Leaders::watch(&self.site.endpoints, self.site.env.clock.clone())?;
         let mut working = self.begin().await?;
         let began = self.now();
         tokio::time::sleep(self.options.time).await;
         self.stop(&mut working).await?;
         let stopped = self.now();
-        let (workloads, _) = self.judge().await?;
+        let found = self.judge().await?;
         let evidence = Evidence {
-            workloads,
             rate: self.options.rate,
             seconds: (stopped - began).as_secs_f64(),
             broken: std::mem::take(&mut self.broken),
@@ -144,9 +155,8 @@ impl Run {
             worked: stopped - began,
             order: Duration::ZERO,
         };
-        let report = Report::new(&self.options, self.seed, &evidence, times, Seen::default());
-        report.keep(&self.store)?;
-        Ok(report)
+        let scene = self.scene(Vec::new(), &leaders).await;
+        self.conclude(evidence, times, Seen::default(), (&found, &scene))
     }
 
     /// Prepares the workloads and lets their clients begin.
@@ -169,7 +179,7 @@ impl Run {
         let mut working = self.begin().await?;
         let began = self.now();
         let gap_ms = (self.options.gap[0], self.options.gap[1]);
-        let lines = self.store.lines("faults.jsonl")?;
+        let lines = self.store.lines(judge::FAULTS)?;
         let mut torment = Torment::new(kinds, self.seed, gap_ms, began + QUIET, lines);
         self.torment(&mut cluster, &mut torment, began).await?;
         let mended = self.now();
@@ -185,11 +195,11 @@ impl Run {
         if self.broken.is_empty() {
             self.compare(&mut cluster).await;
         }
-        let (workloads, histories) = self.judge().await?;
+        let found = self.judge().await?;
         self.broken.append(&mut torment.odd_ends);
         self.broken.extend(self.store.panics()?);
         let evidence = Evidence {
-            workloads,
+            workloads: BTreeMap::new(),
             faults: torment
                 .count
                 .iter()
@@ -203,38 +213,43 @@ impl Run {
             worked: stopped - began,
             order: ordered - mended,
         };
-        let answers: Vec<Vec<u64>> = histories.values().map(|text| silence::answers(text)).collect();
+        let answers = found.iter().map(|found| judge::answers(&*found.workload));
+        let answers = answers.collect::<Result<Vec<_>>>()?;
         let seen = Seen {
             packets: cluster.hosts.fabric.total(),
             silences: silence::after(&torment.faults, &answers),
         };
-        let report = Report::new(&self.options, self.seed, &evidence, times, seen);
-        let of_registers = leaders.of_namespace("register").await;
-        self.keep_leaders(leaders)?;
-        drop(cluster);
-        report.keep(&self.store)?;
-        let page = page::overview(&histories, &torment.faults, &report.title());
-        self.store.write("pages/overview.html", &page)?;
-        let broken = |name: &str| {
-            report
-                .by_workload
-                .get(name)
-                .is_some_and(|it| !it.findings.is_empty())
-        };
-        if let Some(text) = histories.get("register").filter(|_| broken("register")) {
-            page::registers(
-                &self.store,
-                text,
-                &torment.faults,
-                of_registers.unwrap_or_default(),
-            )?;
-        }
-        Ok(report)
+        let scene = self.scene(torment.faults, &leaders).await;
+        drop((leaders, cluster));
+        self.conclude(evidence, times, seen, (&found, &scene))
     }
 
-    fn keep_leaders(&self, leaders: Leaders) -> Result<()> {
-        let mut lines = self.store.lines("leaders.jsonl")?;
-        leaders.seen().iter().try_for_each(|led| lines.add(led))
+    /// What was behind everything. Who led which workload's partition is not known if nobody can be asked.
+    async fn scene(&self, faults: Vec<Fault>, leaders: &Leaders) -> Scene {
+        Scene {
+            faults,
+            led: leaders.seen(),
+            partitions: leaders.partitions(&self.workloads).await.unwrap_or_default(),
+        }
+    }
+
+    /// The verdict, kept with all that it goes by.
+    fn conclude(
+        &self,
+        mut evidence: Evidence,
+        times: Times,
+        seen: Seen,
+        (found, scene): (&[Found], &Scene),
+    ) -> Result<Report> {
+        evidence.workloads = judge::judged(found);
+        let report = Report::new(&self.again, self.seed, &evidence, times, seen);
+        self.store.json(judge::EVIDENCE, &evidence)?;
+        let mut lines = self.store.lines(judge::LEADERS)?;
+        scene.led.iter().try_for_each(|led| lines.add(led))?;
+        self.store.json(judge::PARTITIONS, &scene.partitions)?;
+        report.keep(&self.store)?;
+        judge::draw(self.store.dir(), &report.title(), found, scene)?;
+        Ok(report)
     }
 
     fn now(&self) -> Duration {
@@ -274,7 +289,7 @@ impl Run {
     fn tell(&self, cluster: &Cluster, torment: &Torment, left: Duration, worked: Duration) {
         let (mut ok, mut unknown) = (0, 0);
         for workload in &self.workloads {
-            let tally = workload.tally();
+            let tally = workload.record().tally();
             ok += tally.ok;
             unknown += tally.unknown;
         }
@@ -343,31 +358,20 @@ impl Run {
         }
     }
 
-    async fn judge(&mut self) -> Result<(BTreeMap<String, Judged>, BTreeMap<String, String>)> {
-        let (mut all, mut histories) = (BTreeMap::new(), BTreeMap::new());
+    async fn judge(&mut self) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
         for workload in self.workloads.clone() {
+            let name = workload.name();
             if let Err(text) = self.finish(&workload).await {
-                self.broken
-                    .push(format!("{}: not finished: {text}", workload.name()));
+                self.broken.push(format!("{name}: not finished: {text}"));
             }
-            eprintln!("jepsen: judging {}", workload.name());
-            let from = self.now();
-            let findings = workload.judge();
-            let tally = workload.tally();
-            let path = format!("histories/{}.jsonl", workload.name());
-            let history = workload.history();
-            self.store.write(&path, &history)?;
-            histories.insert(workload.name().to_owned(), history);
-            let judged = Judged {
-                ok: tally.ok,
-                failed: tally.failed,
-                unknown: tally.unknown,
-                findings: findings.into_iter().map(|finding| finding.text).collect(),
-                judged_ms: (self.now() - from).as_millis() as u64,
-            };
-            all.insert(workload.name().to_owned(), judged);
+            // First, so that it is there whatever becomes of the judge.
+            kept::keep(&self.store.dir().join(judge::HISTORIES), &*workload)
+                .with_context(|| format!("cannot keep the history of {name}"))?;
+            eprintln!("jepsen: judging {name}");
+            all.push(Found::of(workload, &*self.site.env.clock));
         }
-        Ok((all, histories))
+        Ok(all)
     }
 
     async fn finish(&mut self, workload: &Arc<dyn Workload>) -> Result<(), String> {

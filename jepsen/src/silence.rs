@@ -53,7 +53,7 @@ pub fn after(faults: &[Fault], workloads: &[Vec<u64>]) -> BTreeMap<String, Silen
             continue;
         }
         let worst = busy.iter().map(|times| longest(times, fault.from_ms)).max();
-        found.entry(fault.kind.to_owned()).or_default().extend(worst);
+        found.entry(fault.kind.clone()).or_default().extend(worst);
     }
     found
         .into_iter()
@@ -98,7 +98,7 @@ mod tests {
         let fault = |from_ms, text: &str| Fault {
             from_ms,
             to_ms: from_ms + 500,
-            kind: "kill",
+            kind: "kill".into(),
             text: text.into(),
             seen: None,
         };

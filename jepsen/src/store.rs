@@ -4,9 +4,11 @@
 //! STORE/TIME-SEED/plan.txt          what was asked for
 //!                 faults.jsonl      each fault: when, what, on whom, how it was seen
 //!                 leaders.jsonl     who led which partition, and when
-//!                 histories/W.jsonl what clients of workload W saw
+//!                 partitions.json   which partition each workload asks
+//!                 histories/W.jsonl what clients of workload W saw; W.edn: the same as Jepsen writes it
 //!                 logs/node-N.log   what the controllers said
-//!                 pages/            failures to look at
+//!                 pages/            how it went, and each key that was found wrong
+//!                 evidence.json     what the verdict goes by besides the histories
 //!                 summary.json, summary.txt
 //!                 rounds.jsonl, recovery.json  of `recovery`: each pause that was measured, and what they come to
 //! STORE/latest                      the last one
@@ -18,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
+
+use crate::judge::HISTORIES;
 
 /// The folder of one run.
 #[derive(Debug, Clone)]
@@ -36,7 +40,7 @@ impl Store {
         for dir in [
             store.logs(),
             store.disks(),
-            store.dir.join("histories"),
+            store.dir.join(HISTORIES),
             store.dir.join("pages"),
         ] {
             std::fs::create_dir_all(&dir).with_context(|| format!("cannot make {}", dir.display()))?;

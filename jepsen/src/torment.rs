@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::Cluster;
 use crate::nemesis::{Begun, Nemesis};
@@ -18,7 +18,7 @@ const AT_ONCE: usize = 3;
 const SOON: Duration = Duration::from_millis(300);
 
 /// How often a kind of fault was brought, and how often it was noticed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Count {
     /// Begun.
     pub begun: u64,
@@ -27,14 +27,14 @@ pub struct Count {
 }
 
 /// One line of `faults.jsonl`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Fault {
     /// When it began: since the run began, as the histories count.
     pub from_ms: u64,
     /// When it was mended.
     pub to_ms: u64,
     /// Its kind.
-    pub kind: &'static str,
+    pub kind: String,
     /// What it was.
     pub text: String,
     /// What proved it.
@@ -146,7 +146,7 @@ impl Torment {
                 self.lines.add(&Fault {
                     from_ms: now.as_millis() as u64,
                     to_ms: now.as_millis() as u64,
-                    kind: "end",
+                    kind: "end".into(),
                     text: text.clone(),
                     seen: None,
                 })?;
@@ -165,7 +165,7 @@ impl Torment {
         let fault = Fault {
             from_ms: lasting.from.as_millis() as u64,
             to_ms: now.as_millis() as u64,
-            kind: lasting.kind,
+            kind: lasting.kind.to_owned(),
             text: lasting.begun.text,
             seen,
         };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::torment::Count;
 
@@ -33,7 +33,7 @@ impl Verdict {
 }
 
 /// What one workload did and what its judge found.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Judged {
     /// Answered.
     pub ok: u64,
@@ -48,7 +48,7 @@ pub struct Judged {
 }
 
 /// Everything that is judged.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Evidence {
     /// By workload.
     pub workloads: BTreeMap<String, Judged>,

@@ -17,9 +17,9 @@ use serde_json::{Value, json};
 use crate::Verdict;
 use crate::history::{Malformed, Operation, Outcome, check_shape};
 
-/// One step of a transaction.
+/// One step of a transaction. Written as Elle's are: `["r", key, seen]`, `["append", key, value]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(into = "Value", try_from = "(String, String, Value)")]
 pub enum Step {
     /// Reads a list.
     Read {
@@ -35,6 +35,35 @@ pub enum Step {
         /// What.
         value: u64,
     },
+}
+
+impl From<Step> for Value {
+    fn from(step: Step) -> Value {
+        match step {
+            Step::Read { key, seen } => json!(["r", key, seen]),
+            Step::Append { key, value } => json!(["append", key, value]),
+        }
+    }
+}
+
+impl TryFrom<(String, String, Value)> for Step {
+    type Error = serde_json::Error;
+
+    fn try_from((name, key, value): (String, String, Value)) -> Result<Step, serde_json::Error> {
+        match name.as_str() {
+            "r" => Ok(Step::Read {
+                key,
+                seen: serde_json::from_value(value)?,
+            }),
+            "append" => Ok(Step::Append {
+                key,
+                value: serde_json::from_value(value)?,
+            }),
+            _ => Err(serde::de::Error::custom(format!(
+                "{name:?} is no step of a transaction"
+            ))),
+        }
+    }
 }
 
 /// Transactions that cannot have happened as they were seen.
@@ -195,7 +224,6 @@ fn lines(history: &[Transaction]) -> (String, Vec<usize>) {
     let mut lines = Vec::with_capacity(2 * history.len());
     for (at, operation) in history.iter().enumerate() {
         let line = |kind: &str, steps: &[Step]| {
-            let steps: Vec<Value> = steps.iter().map(step).collect();
             json!({"type": kind, "process": at, "value": steps}).to_string()
         };
         let returned = match &operation.outcome {
@@ -210,13 +238,6 @@ fn lines(history: &[Transaction]) -> (String, Vec<usize>) {
     let operations = lines.iter().map(|(_, _, at, _)| *at).collect();
     let texts: Vec<String> = lines.into_iter().map(|(_, _, _, text)| text).collect();
     (texts.join("\n"), operations)
-}
-
-fn step(step: &Step) -> Value {
-    match step {
-        Step::Read { key, seen } => json!(["r", key, seen]),
-        Step::Append { key, value } => json!(["append", key, value]),
-    }
 }
 
 #[cfg(test)]

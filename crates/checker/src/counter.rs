@@ -1,6 +1,6 @@
 //! A counter that is raised, with retries, and read. A read sees at least what was acknowledged before it began, and no
 //! more than what was asked for before it returned: an increment that a retry made twice shows as too much, one that was
-//! acknowledged and lost as too little.
+//! acknowledged and lost as too little. Nor may a retry be told that its increment was made before.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,25 +23,23 @@ pub enum Ask {
 pub enum Answer {
     /// It was raised.
     Added,
+    /// It was raised before, and so this attempt was executed too.
+    Again,
     /// So high.
     Value(u64),
 }
 
-/// A read outside its bounds.
+/// Something that broke the promise, by the operation's place in the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OutOfBounds {
-    /// Its place in the history.
+pub struct Finding {
+    /// Which operation.
     pub operation: usize,
-    /// What it saw.
-    pub value: u64,
-    /// What it must at least have seen.
-    pub at_least: u64,
-    /// And at most.
-    pub at_most: u64,
+    /// What is wrong.
+    pub text: String,
 }
 
 /// Judges a history of a counter that began at 0.
-pub fn check(history: &[Operation<Ask, Answer>]) -> Verdict<Vec<OutOfBounds>> {
+pub fn check(history: &[Operation<Ask, Answer>]) -> Verdict<Vec<Finding>> {
     if let Err(malformed) = check_shape(history) {
         return malformed.into();
     }
@@ -58,19 +56,20 @@ pub fn check(history: &[Operation<Ask, Answer>]) -> Verdict<Vec<OutOfBounds>> {
     let (asked, done) = (sums(asked), sums(done));
     let (mut wrong, mut reads) = (Vec::new(), 0);
     for (at, operation) in history.iter().enumerate() {
-        let Some(Answer::Value(value)) = operation.answer() else {
-            continue;
+        let mut find = |text: String| wrong.push(Finding { operation: at, text });
+        let value = match operation.answer() {
+            Some(Answer::Value(value)) => value,
+            Some(Answer::Again) => {
+                find("it was executed twice".into());
+                continue;
+            }
+            Some(Answer::Added) | None => continue,
         };
         reads += 1;
         let at_least = before(&done, operation.call_ns);
         let at_most = before(&asked, operation.return_ns.saturating_add(1));
         if !(at_least..=at_most).contains(value) {
-            wrong.push(OutOfBounds {
-                operation: at,
-                value: *value,
-                at_least,
-                at_most,
-            });
+            find(format!("it is {value}, and {at_least} to {at_most} is right"));
         }
     }
     match (wrong.is_empty(), reads > 0 && !done.is_empty()) {
@@ -131,23 +130,42 @@ mod tests {
                 },
             ];
             match check(&history) {
-                Verdict::Violated(wrong) => Err((wrong[0].at_least, wrong[0].at_most)),
+                Verdict::Violated(wrong) => Err(wrong[0].text.clone()),
                 verdict => Ok(verdict),
             }
         };
+        let outside = |value, low, high| Err(format!("it is {value}, and {low} to {high} is right"));
         assert_eq!(check_read((0, 4), 0), Ok(Verdict::Valid));
         assert_eq!(check_read((0, 4), 1), Ok(Verdict::Valid));
-        assert_eq!(check_read((0, 4), 2), Err((0, 1)));
-        assert_eq!(check_read((11, 12), 0), Err((1, 3)));
+        assert_eq!(check_read((0, 4), 2), outside(2, 0, 1));
+        assert_eq!(check_read((11, 12), 0), outside(0, 1, 3));
         assert_eq!(check_read((11, 12), 3), Ok(Verdict::Valid));
         assert_eq!(check_read((41, 42), 9), Ok(Verdict::Valid));
         assert_eq!(
             check_read((41, 42), 19),
-            Err((9, 11)),
+            outside(19, 9, 11),
             "an increment was made twice"
         );
-        assert_eq!(check_read((41, 42), 3), Err((9, 11)), "one was lost");
+        assert_eq!(check_read((41, 42), 3), outside(3, 9, 11), "one was lost");
         assert!(matches!(check(&[]), Verdict::Unknown(_)));
+    }
+
+    #[test]
+    fn nothing_is_executed_again() {
+        let again = Finding {
+            operation: 1,
+            text: "it was executed twice".into(),
+        };
+        let read = Operation {
+            ask: Ask::Read,
+            ..add((30, 31), 0, Outcome::Ok(Answer::Value(2)))
+        };
+        let history = [
+            add((0, 10), 1, Outcome::Ok(Answer::Added)),
+            add((5, 20), 1, Outcome::Ok(Answer::Again)),
+            read,
+        ];
+        assert_eq!(check(&history), Verdict::Violated(vec![again]));
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Histories, and their form as a file: JSON lines, the first of which says what the file is.
+//! Histories, and their form as a file: JSON lines. The first says what the file is; the last holds what a judge has to
+//! know besides, and that it is there shows that nothing was cut off.
 //!
 //! *Outcomes.* `Failed` is only for what was refused before it could be proposed, so that it certainly never happened.
 //! A time-out, a lost connection, an answer that could not be read: all of that is `Unknown`, and may have happened, may
@@ -10,7 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// Format of the file that this build reads and writes.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// What came of an operation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,15 @@ pub struct Operation<A, R> {
     pub ask: A,
     /// What came of it.
     pub outcome: Outcome<R>,
+}
+
+/// A question to one of many things of a kind, each of which is judged alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Of<A> {
+    /// Which.
+    pub key: String,
+    /// What it is asked.
+    pub ask: A,
 }
 
 impl<A, R: Clone> Operation<A, R> {
@@ -75,12 +85,32 @@ impl<A, R> Operation<A, R> {
     }
 }
 
+/// Everything that a judge needs, as a file keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept<A, R, B> {
+    /// Of which workload.
+    pub workload: String,
+    /// What clients saw, in the order in which they finished.
+    pub operations: Vec<Operation<A, R>>,
+    /// What has to be known besides.
+    pub beside: B,
+}
+
 /// First line of a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Header {
     format: u32,
     workload: String,
 }
+
+/// Last line of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct End<B> {
+    beside: B,
+}
+
+/// How the last line begins, and no other.
+const END: &str = "{\"beside\":";
 
 /// What cannot be judged, since no client could have seen it. The recorder is broken, not the system.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,17 +162,19 @@ pub fn check_shape<A, R>(history: &[Operation<A, R>]) -> Result<(), Malformed> {
 }
 
 /// Writes a history as JSON lines.
-pub fn write<A: Serialize, R: Serialize>(
+pub fn write<A: Serialize, R: Serialize, B: Serialize>(
     out: &mut impl Write,
     workload: &str,
     history: &[Operation<A, R>],
+    beside: &B,
 ) -> io::Result<()> {
     let header = Header {
         format: FORMAT,
         workload: workload.to_owned(),
     };
     line(out, &header)?;
-    history.iter().try_for_each(|operation| line(out, operation))
+    history.iter().try_for_each(|operation| line(out, operation))?;
+    line(out, &End { beside })
 }
 
 fn line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
@@ -150,28 +182,62 @@ fn line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     out.write_all(b"\n")
 }
 
-/// Reads what [`write()`] wrote. A last line that was cut off, as by a crash, is an error that says so.
-pub fn read<A: DeserializeOwned, R: DeserializeOwned>(
+/// Reads what [`write()`] wrote. A file that was cut off, as by a crash, is an error that says so.
+pub fn read<A: DeserializeOwned, R: DeserializeOwned, B: DeserializeOwned>(
     input: impl BufRead,
-) -> io::Result<(String, Vec<Operation<A, R>>)> {
-    let bad = |number: usize, text: String| {
-        io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {text}"))
-    };
-    let mut lines = input.lines().enumerate();
-    let Some((_, first)) = lines.next() else {
-        return Err(bad(1, "an empty file is no history".into()));
-    };
-    let header: Header = serde_json::from_str(&first?).map_err(|error| bad(1, error.to_string()))?;
-    if header.format != FORMAT {
-        let text = format!(
-            "the history has format {}, this build reads {FORMAT}",
-            header.format
-        );
-        return Err(bad(1, text));
+) -> io::Result<Kept<A, R, B>> {
+    let mut lines = (1..).zip(input.lines());
+    let first = lines.next().map(|(_, line)| line).transpose()?;
+    let header = header(first.as_deref())?;
+    let (mut operations, mut last) = (Vec::new(), 1);
+    while let Some((number, line)) = lines.next() {
+        let line = line?;
+        if !line.starts_with(END) {
+            operations.push(parse(number, &line)?);
+            last = number;
+            continue;
+        }
+        let End { beside } = parse(number, &line)?;
+        return match lines.next() {
+            Some(_) => Err(bad(number + 1, "something stands after the end of the history")),
+            None => Ok(Kept {
+                workload: header.workload,
+                operations,
+                beside,
+            }),
+        };
     }
-    let operations =
-        lines.map(|(at, line)| serde_json::from_str(&line?).map_err(|error| bad(at + 1, error.to_string())));
-    Ok((header.workload, operations.collect::<io::Result<_>>()?))
+    Err(bad(last + 1, "the history is cut off: its end is missing"))
+}
+
+/// Of which workload a file is.
+pub fn workload(text: &str) -> io::Result<String> {
+    header(text.lines().next()).map(|header| header.workload)
+}
+
+fn header(first: Option<&str>) -> io::Result<Header> {
+    let first = first.ok_or_else(|| bad(1, "an empty file is no history"))?;
+    let header: Header = parse(1, first)?;
+    match header.format {
+        FORMAT => Ok(header),
+        format => Err(bad(
+            1,
+            format!("the history has format {format}, this build reads {FORMAT}"),
+        )),
+    }
+}
+
+fn parse<T: DeserializeOwned>(number: usize, line: &str) -> io::Result<T> {
+    serde_json::from_str(line).map_err(|error| bad(number, placed(&error)))
+}
+
+/// An error in a text of one line.
+fn placed(error: &serde_json::Error) -> String {
+    error.to_string().replace(" at line 1 column ", " at column ")
+}
+
+fn bad(number: usize, text: impl std::fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("line {number}: {text}"))
 }
 
 #[cfg(test)]
@@ -197,16 +263,29 @@ mod tests {
             operation(1, 6, 7, Outcome::Failed("too large".into())),
         ];
         let mut file = Vec::new();
-        write(&mut file, "register", &history).expect("memory takes it");
-        let read_back: (String, Vec<Operation<String, u64>>) = read(&file[..]).expect("readable");
-        assert_eq!(read_back, ("register".to_owned(), history));
-        let cut = &file[..file.len() - 4];
-        let error = read::<String, u64>(cut).expect_err("the last line is cut");
-        assert!(error.to_string().starts_with("line 4: "), "{error}");
-        let error =
-            read::<String, u64>(&b"{\"format\":9,\"workload\":\"x\"}\n"[..]).expect_err("a newer one");
-        assert!(error.to_string().contains("format 9"), "{error}");
-        assert!(read::<String, u64>(&b""[..]).is_err());
+        write(&mut file, "register", &history, &[5, 6]).expect("memory takes it");
+        let wanted = Kept {
+            workload: "register".to_owned(),
+            operations: history,
+            beside: vec![5, 6],
+        };
+        let read = |file: &[u8]| read::<String, u64, Vec<u64>>(file);
+        assert_eq!(read(&file).expect("readable"), wanted);
+        let refused = |file: &[u8], wanted: &str| {
+            let error = read(file).expect_err(wanted).to_string();
+            assert!(error.starts_with(wanted), "{error}");
+        };
+        let lines: Vec<&[u8]> = file.split_inclusive(|byte| *byte == b'\n').collect();
+        refused(&file[..file.len() - 4], "line 5: ");
+        refused(&lines[..4].concat(), "line 5: the history is cut off");
+        refused(&lines[..1].concat(), "line 2: the history is cut off");
+        refused(&[lines[0], &lines[1][9..]].concat(), "line 2: ");
+        refused(&[&file[..], lines[1]].concat(), "line 6: something stands after");
+        refused(
+            b"{\"format\":9,\"workload\":\"x\"}\n",
+            "line 1: the history has format 9",
+        );
+        refused(b"", "line 1: an empty file");
     }
 
     #[test]

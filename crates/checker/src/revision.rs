@@ -152,14 +152,26 @@ pub enum Event {
     Delete(String),
 }
 
+impl Event {
+    /// Which key it changed.
+    fn key(&self) -> &str {
+        match self {
+            Event::Put(pair) => &pair.key,
+            Event::Delete(key) => key,
+        }
+    }
+}
+
 /// One operation of the history.
 pub type Operation = history::Operation<Ask, Answer>;
 
 /// Something that broke the promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Whose answer, by its place in the history; `None` if it is the log's.
+    /// Whose answer, by its place in the history; if it is the log that is wrong, who saw that first, if anybody did.
     pub operation: Option<usize>,
+    /// The key that changed, if it is the log that is wrong.
+    pub key: Option<String>,
     /// What is wrong.
     pub text: String,
 }
@@ -277,11 +289,13 @@ impl<'h> Judge<'h> {
     }
 
     fn find(&mut self, operation: Option<usize>, text: impl Into<String>) {
+        self.find_in(None, operation, text.into());
+    }
+
+    fn find_in(&mut self, changed: Option<&Event>, operation: Option<usize>, text: String) {
         if self.findings.len() < FINDINGS {
-            self.findings.push(Finding {
-                operation,
-                text: text.into(),
-            });
+            let key = changed.map(|event| event.key().to_owned());
+            self.findings.push(Finding { operation, key, text });
         }
     }
 
@@ -387,7 +401,19 @@ impl<'h> Judge<'h> {
             Some(_) => "nobody made, for it made another or began after that was seen,",
             None => "nobody made",
         };
-        self.find(suspect, format!("{how} revision {revision}: {events:?}"));
+        let first = suspect.or_else(|| self.first_that_saw(revision));
+        let text = format!("{how} revision {revision}: {events:?}");
+        self.find_in(events.first(), first, text);
+    }
+
+    /// The operation that was the first to be told of a revision, or of a later one.
+    fn first_that_saw(&self, revision: i64) -> Option<usize> {
+        let saw = |at: &usize| {
+            let answer = self.history[*at].answer();
+            answer.is_some_and(|answer| answer.revision >= revision)
+        };
+        let all = (0..self.history.len()).filter(saw);
+        all.min_by_key(|at| self.history[*at].return_ns)
     }
 
     /// Compares what was read at a revision, the state being that of it.

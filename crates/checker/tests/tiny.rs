@@ -186,7 +186,7 @@ fn counters() {
                 counter::Ask::Read if operation.client == read.client => {
                     Some(as_model(operation, 0, |answer| match answer {
                         counter::Answer::Value(value) => *value,
-                        counter::Answer::Added => unreachable!("to a read"),
+                        counter::Answer::Added | counter::Answer::Again => unreachable!("to a read"),
                     }))
                 }
                 counter::Ask::Read => None,

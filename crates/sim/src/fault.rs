@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use checker::page::Band;
 use storage::memory::MemoryDisk;
 use workload::numbers::Numbers;
 
@@ -128,14 +129,27 @@ pub fn of_hosts<W: Hurt>() -> Vec<Box<dyn Fault<W>>> {
     ]
 }
 
+struct Lasting<W> {
+    from_ms: u64,
+    begun: Begun<W>,
+}
+
+impl<W> Lasting<W> {
+    fn end_ms(&self) -> u64 {
+        self.from_ms + self.begun.lasts_ms
+    }
+}
+
 /// Brings faults over a run and takes them away again.
 pub struct Faults<W> {
     kinds: Vec<Box<dyn Fault<W>>>,
-    lasting: Vec<(u64, Begun<W>)>,
+    lasting: Vec<Lasting<W>>,
     next_ms: u64,
     numbers: Numbers,
     /// How often each began.
     pub count: BTreeMap<String, u64>,
+    /// Those that are over.
+    pub past: Vec<Band>,
 }
 
 impl<W: Hurt> Faults<W> {
@@ -155,16 +169,16 @@ impl<W: Hurt> Faults<W> {
             next_ms: world.now_ms(),
             numbers: Numbers::of(plan.seed, "faults"),
             count: BTreeMap::new(),
+            past: Vec::new(),
         }
     }
 
     /// Ends what is over and begins what is due.
     pub fn turn(&mut self, world: &mut W) {
         let now_ms = world.now_ms();
-        while let Some(at) = self.lasting.iter().position(|(end_ms, _)| *end_ms <= now_ms) {
-            let (_, begun) = self.lasting.remove(at);
-            world.trace().note(&format!("fault ends: {}", begun.text));
-            (begun.mend)(world);
+        while let Some(at) = self.lasting.iter().position(|it| it.end_ms() <= now_ms) {
+            let lasting = self.lasting.remove(at);
+            self.end(world, lasting);
         }
         if now_ms < self.next_ms || self.kinds.is_empty() {
             return;
@@ -178,13 +192,16 @@ impl<W: Hurt> Faults<W> {
             world
                 .trace()
                 .note(&format!("fault: {} for {} ms", begun.text, begun.lasts_ms));
-            self.lasting.push((now_ms + begun.lasts_ms, begun));
+            self.lasting.push(Lasting {
+                from_ms: now_ms,
+                begun,
+            });
         }
     }
 
     /// When the next one begins or ends.
     pub fn next_ms(&self) -> u64 {
-        let ends = self.lasting.iter().map(|(end_ms, _)| *end_ms);
+        let ends = self.lasting.iter().map(Lasting::end_ms);
         let begins = match self.kinds.is_empty() {
             true => u64::MAX,
             false => self.next_ms,
@@ -194,10 +211,20 @@ impl<W: Hurt> Faults<W> {
 
     /// Ends everything.
     pub fn mend(&mut self, world: &mut W) {
-        for (_, begun) in self.lasting.drain(..) {
-            world.trace().note(&format!("fault ends: {}", begun.text));
-            (begun.mend)(world);
+        for lasting in std::mem::take(&mut self.lasting) {
+            self.end(world, lasting);
         }
+    }
+
+    fn end(&mut self, world: &mut W, lasting: Lasting<W>) {
+        let Lasting { from_ms, begun } = lasting;
+        world.trace().note(&format!("fault ends: {}", begun.text));
+        (begun.mend)(world);
+        self.past.push(Band {
+            from_ns: from_ms * 1_000_000,
+            to_ns: world.now_ms() * 1_000_000,
+            text: begun.text,
+        });
     }
 }
 

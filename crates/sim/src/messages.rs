@@ -7,6 +7,8 @@
 
 use std::path::Path;
 
+use checker::page::Background;
+
 use crate::fault::{self, Faults, Hurt};
 use crate::plan::Plan;
 use crate::run::{Report, judge};
@@ -77,8 +79,12 @@ async fn go(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Vi
     cluster.heal().await?;
     cluster.stop_clients().await?;
     cluster.settle("all partitions in order again").await?;
-    judge(&cluster, &*registers, store)?;
-    let tally = registers.tally();
+    let background = Background {
+        faults: faults.past,
+        leaders: Vec::new(),
+    };
+    judge(&cluster, &*registers, store, &background)?;
+    let tally = registers.record().tally();
     Ok(Report {
         simulated_ms: cluster.now_ms(),
         operations: tally.ok,

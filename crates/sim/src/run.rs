@@ -7,9 +7,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use checker::page::Background;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
-use workload::{Client, Finding, Workload, space};
+use workload::{Client, Workload, kept, space};
 
 use crate::fault::{self, Faults, Hurt};
 use crate::plan::Plan;
@@ -79,10 +80,14 @@ pub fn run(plan: Plan, trace: Trace, store: Option<&Path>) -> Result<Report, Vio
         faults: faults.count,
         ..Report::default()
     };
+    let background = Background {
+        faults: faults.past,
+        leaders: Vec::new(),
+    };
     for workload in &workloads {
         finish(&mut world, workload)?;
-        judge(&world, &**workload, store)?;
-        let tally = workload.tally();
+        judge(&world, &**workload, store, &background)?;
+        let tally = workload.record().tally();
         report.operations += tally.ok;
         report.unknown += tally.unknown;
     }
@@ -145,38 +150,34 @@ fn finish(world: &mut World, workload: &Arc<dyn Workload>) -> Result<(), Violati
     })
 }
 
-/// What a workload's clients saw; its history is kept in `store` if something was wrong.
-pub fn judge(world: &impl Hurt, workload: &dyn Workload, store: Option<&Path>) -> Result<(), Violation> {
-    let mut findings = workload.judge();
-    let tally = workload.tally();
-    let unanswered = workload.unanswered();
-    if world.plan().calm && unanswered > 0 {
-        let text = format!("{unanswered} operations without an answer, and nothing was wrong");
-        let workload = workload.name();
-        findings.push(Finding { workload, text });
-    }
+/// What a workload's clients saw; its history is kept in `store` if something was wrong, and pages of that.
+pub fn judge(
+    world: &impl Hurt,
+    workload: &dyn Workload,
+    store: Option<&Path>,
+    background: &Background,
+) -> Result<(), Violation> {
+    let findings = workload.record().judge();
+    let tally = workload.record().tally();
     world.trace().note(&format!("{}: {tally:?}", workload.name()));
-    if let Some(store) = store.filter(|_| !findings.is_empty()) {
-        let path = store.join(format!("{}.jsonl", workload.name()));
-        if let Err(error) =
-            std::fs::create_dir_all(store).and_then(|()| std::fs::write(path, workload.history()))
-        {
+    let Some(first) = findings.first() else {
+        return Ok(());
+    };
+    if let Some(store) = store {
+        let kept = kept::keep(store, workload)
+            .and_then(|()| kept::draw(store, workload, &findings, background).map(drop));
+        if let Err(error) = kept {
             world
                 .trace()
                 .note(&format!("the history cannot be kept: {error}"));
         }
     }
-    match findings.first() {
-        None => Ok(()),
-        Some(first) => {
-            let text = format!(
-                "{}: {} (of {} findings)",
-                workload.name(),
-                first.text,
-                findings.len()
-            );
-            let at_ms = world.now_ms();
-            Err(Violation { at_ms, text })
-        }
-    }
+    let text = format!(
+        "{}: {} (of {} findings)",
+        workload.name(),
+        first.text,
+        findings.len()
+    );
+    let at_ms = world.now_ms();
+    Err(Violation { at_ms, text })
 }

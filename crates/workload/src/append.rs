@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use checker::append::{self, Step};
+use checker::append::{self, Anomaly, Step};
 use checker::history::Outcome;
 use etcd_client::{Client as Etcd, Compare, CompareOp, Txn, TxnOp, TxnOpResponse};
 
 use crate::client::Client;
-use crate::record::{Name, Record, fate};
-use crate::{Finding, Tally, Workload};
+use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::{Finding, Workload};
 
 /// Lists in use at a time.
 const LISTS: u64 = 4;
@@ -21,7 +21,7 @@ const TURN_NS: u64 = 8_000_000_000;
 /// The workload.
 #[derive(Default)]
 pub struct Append {
-    record: Record<Vec<Step>, Vec<Step>>,
+    record: Record<Append>,
 }
 
 #[async_trait]
@@ -50,17 +50,45 @@ impl Workload for Append {
         }
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        Finding::of(self.name(), append::check(&self.record.operations()))
+    fn record(&self) -> &dyn Recorded {
+        &self.record
+    }
+}
+
+impl Judge for Append {
+    type Ask = Vec<Step>;
+    type Answer = Vec<Step>;
+    type Known = ();
+
+    fn judge(past: &Past<Append>) -> Vec<Finding> {
+        Finding::of(append::check(&past.operations), |anomaly| located(past, anomaly))
     }
 
-    fn tally(&self) -> Tally {
-        self.record.tally()
+    fn concerns(ask: &Vec<Step>, list: &str) -> bool {
+        ask.iter().any(|step| key(step) == list)
     }
+}
 
-    fn history(&self) -> String {
-        self.record.lines(self.name())
+/// An anomaly is told by the last transaction of it, about the list that most of them have in common.
+fn located(past: &Past<Append>, anomaly: Anomaly) -> Finding {
+    let text = format!("{}: {}", anomaly.kind, anomaly.text);
+    let mut others = anomaly.operations;
+    others.sort_by_key(|at| past.operations[*at].return_ns);
+    let Some(last) = others.pop() else {
+        return Finding::new(text);
+    };
+    let lists = past.operations[last].ask.iter().map(key);
+    let shared = lists.max_by_key(|list| {
+        let touching = others
+            .iter()
+            .filter(|at| Append::concerns(&past.operations[**at].ask, list));
+        touching.count()
+    });
+    let mut finding = Finding::at(shared.unwrap_or_default(), last, &text);
+    if let Some(at) = &mut finding.at {
+        at.others = others;
     }
+    finding
 }
 
 fn step(client: &Client, number: &mut u64) -> Step {

@@ -8,8 +8,8 @@ use checker::history::Outcome;
 use etcd_client::{Client as Etcd, Compare, CompareOp, GetOptions, Txn, TxnOp};
 
 use crate::client::Client;
-use crate::record::{Name, Record, fate};
-use crate::{Finding, Tally, Workload};
+use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::{Finding, Workload};
 
 const ACCOUNTS: u64 = 5;
 const EACH: i64 = 100;
@@ -17,7 +17,7 @@ const EACH: i64 = 100;
 /// The workload.
 #[derive(Default)]
 pub struct Bank {
-    record: Record<Ask, Answer>,
+    record: Record<Bank>,
 }
 
 #[async_trait]
@@ -76,20 +76,22 @@ impl Workload for Bank {
             .ok_or_else(|| "the last read was not answered".into())
     }
 
-    fn judge(&self) -> Vec<Finding> {
+    fn record(&self) -> &dyn Recorded {
+        &self.record
+    }
+}
+
+impl Judge for Bank {
+    type Ask = Ask;
+    type Answer = Answer;
+    type Known = ();
+
+    fn judge(past: &Past<Bank>) -> Vec<Finding> {
         let total = EACH * ACCOUNTS as i64;
-        Finding::of(
-            self.name(),
-            bank::check(&self.record.operations(), ACCOUNTS as usize, total),
-        )
-    }
-
-    fn tally(&self) -> Tally {
-        self.record.tally()
-    }
-
-    fn history(&self) -> String {
-        self.record.lines(self.name())
+        let verdict = bank::check(&past.operations, ACCOUNTS as usize, total);
+        Finding::of(verdict, |wrong| {
+            Finding::at("accounts", wrong.operation, &wrong.text)
+        })
     }
 }
 

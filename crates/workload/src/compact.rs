@@ -5,29 +5,34 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
-use checker::Verdict;
-use checker::revision::{self, Answer, Ask};
+use checker::revision::{Answer, Ask};
 use checker::watch::Message;
 use etcd_client::{Client as Etcd, WatchOptions};
-use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, PATIENCE};
 use crate::log::{self, Log};
-use crate::record::{Name, Record};
-use crate::{Finding, Tally, Workload, etcd, kv};
+use crate::record::{Judge, Name, Past, Record, Recorded};
+use crate::{Finding, Workload, etcd, kv};
 
 /// How far back reads go.
 const BACK: u64 = 60;
 
+/// What was followed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Followed {
+    log: Log,
+    /// Whether that is all of it.
+    whole: bool,
+}
+
 /// The workload.
 #[derive(Default)]
 pub struct Compaction {
-    record: Record<Ask, Answer>,
-    log: Mutex<Log>,
+    record: Record<Compaction>,
     /// Up to which revision the log is known.
     known: AtomicI64,
     followed: AtomicBool,
-    done: AtomicBool,
 }
 
 #[async_trait]
@@ -85,24 +90,27 @@ impl Workload for Compaction {
         while self.known.load(Ordering::Relaxed) < through {
             self.follow(client, Some(through)).await?;
         }
-        self.done.store(true, Ordering::Relaxed);
+        self.record.known(|followed| followed.whole = true);
         Ok(())
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        let verdict = match self.done.load(Ordering::Relaxed) {
-            false => Verdict::Unknown("there is no log to judge by".into()),
-            true => revision::check(&self.record.operations(), &self.log.lock()),
-        };
-        Finding::of(self.name(), verdict)
+    fn record(&self) -> &dyn Recorded {
+        &self.record
+    }
+}
+
+impl Judge for Compaction {
+    type Ask = Ask;
+    type Answer = Answer;
+    type Known = Followed;
+
+    fn judge(past: &Past<Compaction>) -> Vec<Finding> {
+        let Followed { log, whole } = &past.known;
+        kv::replayed(&past.operations, whole.then_some(log))
     }
 
-    fn tally(&self) -> Tally {
-        self.record.tally()
-    }
-
-    fn history(&self) -> String {
-        self.record.lines(self.name())
+    fn concerns(ask: &Ask, key: &str) -> bool {
+        kv::touches(ask, key)
     }
 }
 
@@ -147,11 +155,12 @@ impl Compaction {
                 return Err(format!("cancelled: {}", next.cancel_reason()));
             }
             if let Message::Events { events, .. } = log::message(&next) {
-                let mut log = self.log.lock();
-                for seen in events {
-                    self.known.fetch_max(seen.revision, Ordering::Relaxed);
-                    log.entry(seen.revision).or_default().push(seen.event);
-                }
+                self.record.known(|followed| {
+                    for seen in events {
+                        self.known.fetch_max(seen.revision, Ordering::Relaxed);
+                        followed.log.entry(seen.revision).or_default().push(seen.event);
+                    }
+                });
             }
         }
         Ok(())

@@ -7,14 +7,13 @@
 use async_trait::async_trait;
 use checker::counter::{self, Answer, Ask};
 use checker::history::Outcome;
-use parking_lot::Mutex;
 use proto::v1;
 use proto::v1::cluster_client::ClusterClient;
 use tonic::{Code, Status};
 
 use crate::client::{Client, PATIENCE};
-use crate::record::{Name, Record, status_fate};
-use crate::{Finding, Tally, Workload};
+use crate::record::{Judge, Name, Past, Record, Recorded, status_fate};
+use crate::{Finding, Workload};
 
 /// Of all names.
 const PREFIX: &str = "count-";
@@ -24,8 +23,7 @@ const ATTEMPTS: u64 = 30;
 /// The workload.
 #[derive(Default)]
 pub struct Counter {
-    record: Record<Ask, Answer>,
-    refused: Mutex<Vec<String>>,
+    record: Record<Counter>,
 }
 
 /// One increment: the same in all its attempts.
@@ -36,6 +34,10 @@ struct Increment(v1::PutNamespaceRequest);
 impl Workload for Counter {
     fn name(&self) -> &'static str {
         "counter"
+    }
+
+    fn is_about_the_cluster(&self) -> bool {
+        true
     }
 
     async fn work(&self, client: Client) {
@@ -80,23 +82,20 @@ impl Workload for Counter {
         read.await.map(drop).ok_or("the count was not read".into())
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        let workload = self.name();
-        let refused = self.refused.lock().clone();
-        let mut findings: Vec<_> = refused
-            .into_iter()
-            .map(|text| Finding { workload, text })
-            .collect();
-        findings.extend(Finding::of(workload, counter::check(&self.record.operations())));
-        findings
+    fn record(&self) -> &dyn Recorded {
+        &self.record
     }
+}
 
-    fn tally(&self) -> Tally {
-        self.record.tally()
-    }
+impl Judge for Counter {
+    type Ask = Ask;
+    type Answer = Answer;
+    type Known = ();
 
-    fn history(&self) -> String {
-        self.record.lines(self.name())
+    fn judge(past: &Past<Counter>) -> Vec<Finding> {
+        Finding::of(counter::check(&past.operations), |found| {
+            Finding::at("count", found.operation, &found.text)
+        })
     }
 }
 
@@ -120,11 +119,7 @@ impl Counter {
                 };
                 match sent {
                     Ok(()) => return Ok(Answer::Added),
-                    Err(status) if is_second(&status) => {
-                        let text = format!("{}: {}", increment.0.name, status.message());
-                        self.refused.lock().push(text);
-                        return Ok(Answer::Added);
-                    }
+                    Err(status) if is_second(&status) => return Ok(Answer::Again),
                     Err(status) => last = Outcome::Unknown(format!("{status:?}")),
                 }
                 client.pause(20, 300).await;

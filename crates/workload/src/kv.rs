@@ -2,14 +2,12 @@
 //! its revision, and the log tells what each revision did.
 
 use async_trait::async_trait;
-use checker::Verdict;
-use checker::revision::{self, Answer, Ask, Compare};
-use parking_lot::Mutex;
+use checker::revision::{self, Answer, Ask, Compare, Operation};
 
 use crate::client::Client;
 use crate::log::{self, Log};
-use crate::record::{Name, Record};
-use crate::{Finding, Tally, Workload, etcd};
+use crate::record::{Judge, Name, Past, Record, Recorded};
+use crate::{Finding, Workload, etcd};
 
 /// Keys that all clients share.
 const KEYS: u64 = 6;
@@ -17,8 +15,7 @@ const KEYS: u64 = 6;
 /// The workload.
 #[derive(Default)]
 pub struct Kv {
-    record: Record<Ask, Answer>,
-    log: Mutex<Option<Log>>,
+    record: Record<Kv>,
 }
 
 #[async_trait]
@@ -53,26 +50,62 @@ impl Workload for Kv {
         }
         let first = logs.swap_remove(0);
         match logs.iter().all(|log| *log == first) {
-            true => *self.log.lock() = Some(first),
+            true => self.record.known(|log| *log = Some(first)),
             false => return Err("two nodes tell different histories".into()),
         }
         Ok(())
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        let verdict = match &*self.log.lock() {
-            None => Verdict::Unknown("there is no log to judge by".into()),
-            Some(log) => revision::check(&self.record.operations(), log),
+    fn record(&self) -> &dyn Recorded {
+        &self.record
+    }
+}
+
+impl Judge for Kv {
+    type Ask = Ask;
+    type Answer = Answer;
+    type Known = Option<Log>;
+
+    fn judge(past: &Past<Kv>) -> Vec<Finding> {
+        replayed(&past.operations, past.known.as_ref())
+    }
+
+    fn concerns(ask: &Ask, key: &str) -> bool {
+        touches(ask, key)
+    }
+}
+
+/// What is wrong with a history by a log.
+pub(crate) fn replayed(history: &[Operation], log: Option<&Log>) -> Vec<Finding> {
+    let Some(log) = log else {
+        return vec![Finding::undecided("there is no log to judge by")];
+    };
+    Finding::of(revision::check(history, log), |found| {
+        let Some(at) = found.operation else {
+            return Finding::new(found.text);
         };
-        Finding::of(self.name(), verdict)
-    }
+        let asked = first_key(&history[at].ask);
+        Finding::at(found.key.as_deref().unwrap_or(asked), at, &found.text)
+    })
+}
 
-    fn tally(&self) -> Tally {
-        self.record.tally()
+/// The key that a question is about, or the first one.
+fn first_key(ask: &Ask) -> &str {
+    match ask {
+        Ask::Range { key, .. } | Ask::Put { key, .. } | Ask::Delete { key, .. } => key,
+        Ask::Txn { success, .. } => success.first().map_or("", first_key),
     }
+}
 
-    fn history(&self) -> String {
-        self.record.lines(self.name())
+/// Whether a key is among those that a question is about.
+pub(crate) fn touches(ask: &Ask, one: &str) -> bool {
+    match ask {
+        Ask::Put { key, .. } => key == one,
+        Ask::Range { key, end, .. } | Ask::Delete { key, end } => match end {
+            Some(end) => (key.as_str()..end.as_str()).contains(&one),
+            None => key == one,
+        },
+        Ask::Txn { success, failure, .. } => success.iter().chain(failure).any(|ask| touches(ask, one)),
     }
 }
 

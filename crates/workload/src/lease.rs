@@ -3,19 +3,19 @@
 //!
 //! Time is the recorder's. Where nodes' clocks run at other speeds than it, up to the drift that is allowed for here.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use checker::Verdict;
-use checker::history::{Operation, Outcome};
+use checker::history::{Of, Outcome};
 use checker::lease::{self, Answer, Ask, Terms};
+use checker::linear;
 use etcd_client::{Client as Etcd, LeaseGrantOptions, PutOptions};
-use parking_lot::Mutex;
 
 use crate::client::Client;
-use crate::record::{Name, Record, fate};
-use crate::{Finding, Tally, Workload};
+use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::{Finding, Workload};
 
 /// Times to live that are asked for, in seconds.
 const TTL_S: (u64, u64) = (2, 5);
@@ -26,21 +26,10 @@ const GRACE: Duration = Duration::from_secs(150);
 /// The same where nothing is wrong.
 const GRACE_CALM: Duration = Duration::from_secs(4);
 
-/// What was asked of one lease.
-type History = Vec<Operation<Ask, Answer>>;
-
-/// One lease's life.
-struct Life {
-    ttl_s: u64,
-    record: Record<Ask, Answer>,
-}
-
 /// The workload.
 #[derive(Default)]
 pub struct Leases {
-    lives: Mutex<Vec<(u64, History)>>,
-    tally: Mutex<Tally>,
-    calm: AtomicBool,
+    record: Record<Leases>,
 }
 
 #[async_trait]
@@ -50,71 +39,78 @@ impl Workload for Leases {
     }
 
     async fn work(&self, client: Client) {
-        self.calm.store(client.site.calm, Ordering::Relaxed);
+        let mut name = Name::of(&client);
         while client.goes_on() {
-            let life = Life {
-                ttl_s: TTL_S.0 + client.below(TTL_S.1 - TTL_S.0 + 1),
-                record: Record::default(),
-            };
-            self.live(&client, &life).await;
-            let counted = life.record.tally();
-            let mut tally = self.tally.lock();
-            tally.ok += counted.ok;
-            tally.failed += counted.failed;
-            tally.unknown += counted.unknown;
-            self.lives.lock().push((life.ttl_s, life.record.operations()));
+            self.live(&client, &mut name).await;
         }
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        let workload = self.name();
-        let lives = self.lives.lock();
-        let grace = match self.calm.load(Ordering::Relaxed) {
-            true => GRACE_CALM,
-            false => GRACE,
-        };
-        let wrong = lives.iter().filter_map(|(ttl_s, history)| {
-            let ttl_ns = ttl_s * 1_000_000_000;
-            let terms = Terms {
-                ttl_ns,
-                drift_ns: ttl_ns * DRIFT_TENTHS / 10,
-                grace_ns: grace.as_nanos() as u64,
-            };
-            match lease::check(history, terms) {
-                // Unknown: nobody had an answer to a look.
-                Verdict::Valid | Verdict::Unknown(_) => None,
-                Verdict::Violated(found) => Some(format!("{:?} in {history:?}", found[0])),
-            }
-        });
-        wrong.map(|text| Finding { workload, text }).collect()
+    fn record(&self) -> &dyn Recorded {
+        &self.record
+    }
+}
+
+impl Judge for Leases {
+    type Ask = Of<Ask>;
+    type Answer = Answer;
+    /// The time to live of each lease, in seconds.
+    type Known = BTreeMap<String, u64>;
+
+    fn judge(past: &Past<Leases>) -> Vec<Finding> {
+        let leases = linear::by_key(&past.operations, |of| of.key.clone()).into_iter();
+        let wrong = leases.filter_map(|(key, places)| one(past, &key, &places));
+        wrong.collect()
     }
 
-    fn tally(&self) -> Tally {
-        *self.tally.lock()
+    fn concerns(ask: &Of<Ask>, key: &str) -> bool {
+        ask.key == key
     }
+}
 
-    fn history(&self) -> String {
-        let lives = self.lives.lock();
-        let lines = lives
-            .iter()
-            .map(|life| serde_json::to_string(life).unwrap_or_default() + "\n");
-        lines.collect()
+/// What is wrong with one lease.
+fn one(past: &Past<Leases>, key: &str, places: &[usize]) -> Option<Finding> {
+    let Some(ttl_s) = past.known.get(key) else {
+        return Some(Finding::undecided(&format!(
+            "how long {key} was to live is not told"
+        )));
+    };
+    let ttl_ns = ttl_s * 1_000_000_000;
+    let grace = if past.calm { GRACE_CALM } else { GRACE };
+    let terms = Terms {
+        ttl_ns,
+        drift_ns: ttl_ns * DRIFT_TENTHS / 10,
+        grace_ns: grace.as_nanos() as u64,
+    };
+    let here = places.iter().map(|at| &past.operations[*at]);
+    let history: Vec<_> = here
+        .map(|operation| operation.asking(operation.ask.ask.clone()))
+        .collect();
+    match lease::check(&history, terms) {
+        // Unknown: nobody had an answer to a look.
+        Verdict::Valid | Verdict::Unknown(_) => None,
+        Verdict::Violated(found) => {
+            let first = &found[0];
+            Some(Finding::at(key, places[first.operation], &first.text))
+        }
     }
 }
 
 impl Leases {
     /// From the grant to the end of one lease.
-    async fn live(&self, client: &Client, life: &Life) {
-        let mut name = Name::of(client);
+    async fn live(&self, client: &Client, name: &mut Name) {
+        let ttl_s = TTL_S.0 + client.below(TTL_S.1 - TTL_S.0 + 1);
         let (mut node, mut etcd) = client.connect(self.namespace()).await;
         // Its own, so that it is known even if the answer is lost.
         let id = (client.site.env.rng.nonzero() >> 1).max(1) as i64;
         let key = format!("l{id:x}");
-        let granting = grant(&mut etcd, id, &key, life.ttl_s);
-        let granted = life
-            .record
-            .operate(client, &mut name, node, Ask::Grant, granting)
-            .await;
+        self.record.known(|lives| lives.insert(key.clone(), ttl_s));
+        let asking = |ask: &Ask| Of {
+            key: key.clone(),
+            ask: ask.clone(),
+        };
+        let granting = grant(&mut etcd, id, &key, ttl_s);
+        let asked = asking(&Ask::Grant);
+        let granted = self.record.operate(client, name, node, asked, granting).await;
         if granted.is_none() {
             return;
         }
@@ -130,10 +126,7 @@ impl Leases {
             };
             left = left.saturating_sub(u64::from(ask != Ask::Read));
             let doing = perform(&mut etcd, id, &key, &ask);
-            let answer = life
-                .record
-                .operate(client, &mut name, node, ask.clone(), doing)
-                .await;
+            let answer = self.record.operate(client, name, node, asking(&ask), doing).await;
             match answer {
                 Some(Answer::There(false) | Answer::Alive(false)) => return,
                 Some(_) if client.goes_on() => {}

@@ -9,6 +9,7 @@ pub mod client;
 pub mod compact;
 pub mod counter;
 pub mod etcd;
+pub mod kept;
 pub mod kv;
 pub mod lease;
 pub mod lock;
@@ -21,33 +22,54 @@ pub mod set;
 pub mod space;
 pub mod watch;
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use checker::Verdict;
+use checker::page::Failure;
 
 pub use client::{Client, Site};
+use record::Recorded;
 
 /// Something that broke a promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Which workload found it.
-    pub workload: &'static str,
     /// What.
     pub text: String,
+    /// Where in the history, if the judge can say.
+    pub at: Option<Failure>,
 }
 
 impl Finding {
-    /// What a judge says: nothing if all is well. To be undecided is no pass.
-    pub fn of<V: Debug>(workload: &'static str, verdict: Verdict<Vec<V>>) -> Vec<Finding> {
-        let texts = match verdict {
+    /// One that is nowhere in particular.
+    pub fn new(text: String) -> Finding {
+        Finding { text, at: None }
+    }
+
+    /// One that is told by an operation, about a key.
+    pub fn at(key: &str, operation: usize, text: &str) -> Finding {
+        Finding {
+            text: format!("{key}: operation {operation}: {text}"),
+            at: Some(Failure {
+                key: key.to_owned(),
+                operation,
+                ..Failure::default()
+            }),
+        }
+    }
+
+    /// One that a judge could not decide. To be undecided is no pass.
+    pub fn undecided(why: &str) -> Finding {
+        Finding::new(format!("undecided: {why}"))
+    }
+
+    /// What a judge says: nothing if all is well.
+    pub fn of<V>(verdict: Verdict<Vec<V>>, tell: impl FnMut(V) -> Finding) -> Vec<Finding> {
+        match verdict {
             Verdict::Valid => Vec::new(),
-            Verdict::Unknown(why) => vec![format!("undecided: {why}")],
-            Verdict::Violated(found) => found.iter().map(|found| format!("{found:?}")).collect(),
-        };
-        let findings = texts.into_iter().map(|text| Finding { workload, text });
-        findings.collect()
+            Verdict::Unknown(why) => vec![Finding::undecided(&why)],
+            Verdict::Violated(found) => found.into_iter().map(tell).collect(),
+        }
     }
 }
 
@@ -75,6 +97,10 @@ pub trait Workload: Send + Sync + 'static {
     fn namespace(&self) -> &'static str {
         self.name()
     }
+    /// Whether it asks about the cluster itself, and so the meta partition instead of that key space's.
+    fn is_about_the_cluster(&self) -> bool {
+        false
+    }
     /// What has to be there before the first client begins. Called again until it works.
     async fn prepare(&self, _client: &Client) -> Result<(), tonic::Status> {
         Ok(())
@@ -85,16 +111,8 @@ pub trait Workload: Send + Sync + 'static {
     async fn finish(&self, _client: &Client) -> Result<(), String> {
         Ok(())
     }
-    /// What was wrong.
-    fn judge(&self) -> Vec<Finding>;
-    /// What was done.
-    fn tally(&self) -> Tally;
-    /// Operations whose fate nobody knows though nothing was wrong with the cluster.
-    fn unanswered(&self) -> u64 {
-        self.tally().unknown
-    }
-    /// The history as JSON lines, for people and other judges.
-    fn history(&self) -> String;
+    /// What was done, what came of it, and the judge of that.
+    fn record(&self) -> &dyn Recorded;
 }
 
 /// All workloads.

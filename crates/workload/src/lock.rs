@@ -9,8 +9,8 @@ use etcd_client::{
 };
 
 use crate::client::Client;
-use crate::record::{Name, Record, fate};
-use crate::{Finding, Tally, Workload};
+use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::{Finding, Workload};
 
 /// The lock's name; no prefix of [`GUARDED`].
 const LOCK: &str = "lock";
@@ -22,7 +22,7 @@ const TTL_S: (u64, u64) = (2, 4);
 /// The workload.
 #[derive(Default)]
 pub struct Locks {
-    record: Record<Ask, Answer>,
+    record: Record<Locks>,
 }
 
 #[async_trait]
@@ -59,25 +59,29 @@ impl Workload for Locks {
         Ok(())
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        Finding::of(self.name(), lock::check(&self.record.operations()))
+    fn record(&self) -> &dyn Recorded {
+        &self.record
     }
+}
 
-    fn tally(&self) -> Tally {
-        self.record.tally()
+impl Judge for Locks {
+    type Ask = Ask;
+    type Answer = Answer;
+    type Known = ();
+
+    fn judge(past: &Past<Locks>) -> Vec<Finding> {
+        Finding::of(lock::check(&past.operations), |found| {
+            let mut finding = Finding::at(LOCK, found.operation, &found.text);
+            if let Some(at) = &mut finding.at {
+                at.others = vec![found.before];
+            }
+            finding
+        })
     }
 
     /// Whoever waits for the lock may wait for long.
-    fn unanswered(&self) -> u64 {
-        let operations = self.record.operations();
-        let unanswered = operations.iter().filter(|operation| {
-            operation.ask != Ask::Acquire && matches!(operation.outcome, Outcome::Unknown(_))
-        });
-        unanswered.count() as u64
-    }
-
-    fn history(&self) -> String {
-        self.record.lines(self.name())
+    fn is_patient(ask: &Ask) -> bool {
+        *ask == Ask::Acquire
     }
 }
 

@@ -3,15 +3,14 @@
 
 use async_trait::async_trait;
 use checker::Verdict;
-use checker::history::Outcome;
+use checker::history::{Of, Outcome};
 use checker::linear;
 use checker::register::{Answer, Ask, Register};
 use etcd_client::{Client as Etcd, Compare, CompareOp, Txn, TxnOp};
-use serde::{Deserialize, Serialize};
 
 use crate::client::Client;
-use crate::record::{Name, Record, fate};
-use crate::{Finding, Tally, Workload};
+use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::{Finding, Workload};
 
 /// Registers in use at a time.
 const AT_ONCE: u64 = 6;
@@ -19,13 +18,6 @@ const AT_ONCE: u64 = 6;
 const TURN_NS: u64 = 3_000_000_000;
 /// Steps of the judge for one register before it gives up.
 const STEPS: u64 = 20_000_000;
-
-/// A question about one register.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Of {
-    key: String,
-    ask: Ask,
-}
 
 /// Who is asked.
 #[async_trait]
@@ -41,7 +33,7 @@ pub trait Asked: Send {
 /// The workload.
 #[derive(Default)]
 pub struct Registers {
-    record: Record<Of, Answer>,
+    record: Record<Registers>,
 }
 
 impl Registers {
@@ -119,33 +111,56 @@ impl Workload for Registers {
         self.work_over(client, over).await;
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        let history = self.record.operations();
-        let mut findings = Vec::new();
-        for (key, places) in linear::by_key(&history, |of| of.key.clone()) {
-            // A read that nobody had an answer to says nothing.
-            let known = places.iter().map(|at| &history[*at]);
-            let known = known.filter(|operation| !(operation.is_unknown() && operation.ask.ask == Ask::Read));
-            let of_key: Vec<_> = known
-                .map(|operation| operation.asking(operation.ask.ask.clone()))
-                .collect();
-            let text = match linear::check(&Register, &of_key, STEPS) {
-                Verdict::Valid => continue,
-                Verdict::Unknown(why) => format!("{key}: undecided: {why}"),
-                Verdict::Violated(impossible) => format!("{key}: {impossible:?}"),
-            };
-            let workload = self.name();
-            findings.push(Finding { workload, text });
+    fn record(&self) -> &dyn Recorded {
+        &self.record
+    }
+}
+
+impl Judge for Registers {
+    type Ask = Of<Ask>;
+    type Answer = Answer;
+    type Known = ();
+
+    fn judge(past: &Past<Registers>) -> Vec<Finding> {
+        let registers = linear::by_key(&past.operations, |of| of.key.clone()).into_iter();
+        let found = registers.filter_map(|(key, places)| one(past, &key, places));
+        found.collect()
+    }
+
+    fn concerns(ask: &Of<Ask>, key: &str) -> bool {
+        ask.key == key
+    }
+}
+
+/// What is wrong with one register.
+fn one(past: &Past<Registers>, key: &str, mut places: Vec<usize>) -> Option<Finding> {
+    // A read that nobody had an answer to says nothing.
+    places.retain(|at| {
+        let operation = &past.operations[*at];
+        !(operation.is_unknown() && operation.ask.ask == Ask::Read)
+    });
+    let here = places.iter().map(|at| &past.operations[*at]);
+    let history: Vec<_> = here
+        .map(|operation| operation.asking(operation.ask.ask.clone()))
+        .collect();
+    match linear::check(&Register, &history, STEPS) {
+        Verdict::Valid => None,
+        Verdict::Unknown(why) => Some(Finding::new(format!("{key}: undecided: {why}"))),
+        Verdict::Violated(impossible) => {
+            let operation = &history[impossible.operation];
+            let text = format!(
+                "no order explains {:?} to {:?}: {} operations are explained, and then it holds one of {:?}",
+                operation.answer(),
+                operation.ask,
+                impossible.prefix.len(),
+                impossible.states
+            );
+            let mut finding = Finding::at(key, places[impossible.operation], &text);
+            if let Some(at) = &mut finding.at {
+                at.order = impossible.prefix.iter().map(|at| places[*at]).collect();
+            }
+            Some(finding)
         }
-        findings
-    }
-
-    fn tally(&self) -> Tally {
-        self.record.tally()
-    }
-
-    fn history(&self) -> String {
-        self.record.lines(self.name())
     }
 }
 

@@ -4,17 +4,17 @@ use std::collections::BTreeSet;
 
 use async_trait::async_trait;
 use checker::history::Outcome;
-use checker::set::{self, Answer, Ask};
+use checker::set::{self, Answer, Ask, Wrong};
 use etcd_client::{Client as Etcd, GetOptions};
 
 use crate::client::Client;
-use crate::record::{Name, Record, fate};
-use crate::{Finding, Tally, Workload};
+use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::{Finding, Workload};
 
 /// The workload.
 #[derive(Default)]
 pub struct Set {
-    record: Record<Ask, Answer>,
+    record: Record<Set>,
 }
 
 #[async_trait]
@@ -59,16 +59,32 @@ impl Workload for Set {
         Ok(())
     }
 
-    fn judge(&self) -> Vec<Finding> {
-        Finding::of(self.name(), set::check(&self.record.operations()))
+    fn record(&self) -> &dyn Recorded {
+        &self.record
+    }
+}
+
+impl Judge for Set {
+    type Ask = Ask;
+    type Answer = Answer;
+    type Known = ();
+
+    fn judge(past: &Past<Set>) -> Vec<Finding> {
+        Finding::of(set::check(&past.operations), |found| {
+            let text = match found.wrong {
+                Wrong::Lost => "it was in, and from this read on never again",
+                Wrong::Stale => "it was in, is missing here, and came back",
+                Wrong::Phantom => "it is read, and nobody asked for it before",
+            };
+            Finding::at(&found.element.to_string(), found.read, text)
+        })
     }
 
-    fn tally(&self) -> Tally {
-        self.record.tally()
-    }
-
-    fn history(&self) -> String {
-        self.record.lines(self.name())
+    fn concerns(ask: &Ask, key: &str) -> bool {
+        match ask {
+            Ask::Add(element) => element.to_string() == key,
+            Ask::Read => true,
+        }
     }
 }
 

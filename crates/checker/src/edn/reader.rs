@@ -6,17 +6,25 @@ use serde_json::{Map, Number, Value};
 /// Deepest nesting that is read.
 const DEPTH: usize = 64;
 
-/// All values of a text, in order. The error says where it cannot be read.
-pub fn parse(text: &str) -> Result<Vec<Value>, String> {
+/// All values of a text, in order, each with the line it ends in. The error says where it cannot be read.
+pub fn parse(text: &str) -> Result<Vec<(usize, Value)>, String> {
     let mut reader = Reader { text, at: 0 };
     let mut values = Vec::new();
+    let (mut line, mut counted) = (1, 0);
     while let Some(value) = reader.value(DEPTH)? {
-        values.push(value);
+        line += lines(&text[counted..reader.at]);
+        counted = reader.at;
+        values.push((line, value));
     }
     match reader.peek() {
         Some(_) => Err(reader.wrong("nothing is open that this closes")),
         None => Ok(values),
     }
+}
+
+/// Ends of lines.
+fn lines(text: &str) -> usize {
+    text.bytes().filter(|byte| *byte == b'\n').count()
 }
 
 struct Reader<'t> {
@@ -26,11 +34,7 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     fn wrong(&self, what: &str) -> String {
-        let line = 1 + self.text.as_bytes()[..self.at]
-            .iter()
-            .filter(|byte| **byte == b'\n')
-            .count();
-        format!("line {line}: {what}")
+        format!("line {}: {what}", 1 + lines(&self.text[..self.at]))
     }
 
     fn peek(&self) -> Option<char> {

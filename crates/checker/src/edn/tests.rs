@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::append::Step;
-use crate::history::{Operation, Outcome};
+use crate::history::{Kept, Of, Operation, Outcome};
 use crate::register::{Answer, Ask};
 use crate::{bank, set};
 
@@ -43,9 +43,58 @@ fn calls_and_returns_stand_in_order_of_time() {
 {:process 1, :type :ok, :f :write, :value 5, :ask 5, :answer \"done\", :node 3, :place 0, :time 7, :index 4}
 {:process 3, :type :info, :f :cas, :value {:from nil, :to 1}, :ask {:from nil, :to 1}, :node 3, :error \"said \\\"no\\\"\", \
                     :place 2, :time 9, :index 5}
+{:process :nemesis, :type :info, :f :beside, :value {:calm false}, :workload \"register\", :time 9, :index 6}
 ";
-    assert_eq!(write(&history).expect("encodes"), expected);
-    assert_eq!(read(expected), Ok(history));
+    let beside = json!({ "calm": false });
+    assert_eq!(write("register", &history, &beside).expect("encodes"), expected);
+    let kept = Kept {
+        workload: "register".into(),
+        operations: history,
+        beside,
+    };
+    assert_eq!(read(expected), Ok(kept));
+}
+
+#[test]
+fn keys_and_transactions_are_as_others_know_them() {
+    let told = |ask: Value, answer: Value| {
+        let operation = Operation {
+            client: 1,
+            node: 1,
+            call_ns: 0,
+            return_ns: 1,
+            ask,
+            outcome: Outcome::Ok(answer),
+        };
+        let text = write("any", &[operation], &()).expect("encodes");
+        let line = text.lines().nth(1).expect("a return").to_owned();
+        let from = line.find(":f ").expect("it has one");
+        line[from..line.find(", :ask").expect("it has one")].to_owned()
+    };
+    let of = |ask: Ask| {
+        json!(Of {
+            key: "r1".into(),
+            ask
+        })
+    };
+    let read = Answer::Value(Some(7));
+    assert_eq!(told(of(Ask::Read), json!(read)), ":f :read, :value [\"r1\" 7]");
+    assert_eq!(
+        told(of(Ask::Write(3)), json!(Answer::Done)),
+        ":f :write, :value [\"r1\" 3]"
+    );
+    let step = |seen| Step::Read {
+        key: "l1".into(),
+        seen,
+    };
+    let append = Step::Append {
+        key: "l2".into(),
+        value: 5,
+    };
+    assert_eq!(
+        told(json!([step(None), append]), json!([step(Some(vec![4])), append])),
+        ":f :txn, :value [[:r \"l1\" [4]] [:append \"l2\" 5]]"
+    );
 }
 
 /// Operations one after the other, each by a client of its own.
@@ -76,8 +125,14 @@ where
     R: Serialize + DeserializeOwned + PartialEq + Debug,
 {
     let history = history(operations);
-    let text = write(&history).expect("encodes");
-    assert_eq!(read(&text), Ok(history), "{text}");
+    let beside = BTreeMap::from([(7, vec!["seven".to_owned()])]);
+    let text = write("any", &history, &beside).expect("encodes");
+    let kept = Kept {
+        workload: "any".into(),
+        operations: history,
+        beside,
+    };
+    assert_eq!(read(&text), Ok(kept), "{text}");
 }
 
 fn register() -> impl Strategy<Value = (Ask, Outcome<Answer>, u64)> {
@@ -130,12 +185,15 @@ proptest! {
     #[test]
     fn every_value_comes_back(value in json_value()) {
         let text = edn(&value);
-        prop_assert_eq!(parse(&text), Ok(vec![value]), "{}", text);
+        let values = parse(&text).map(|values| values.into_iter().map(|(_, value)| value).collect());
+        prop_assert_eq!(values, Ok(vec![value]), "{}", text);
     }
 
     #[test]
     fn registers_come_back(operations in proptest::collection::vec(register(), 0..12)) {
-        check(operations);
+        check(operations.clone());
+        let of = |(ask, outcome, length)| (Of { key: "r".into(), ask }, outcome, length);
+        check(operations.into_iter().map(of).collect());
     }
 
     #[test]
@@ -159,7 +217,7 @@ proptest! {
     #[test]
     fn no_text_ends_the_reader(text in "[\\PC\\n:\"\\\\{}\\[\\]()#;,_ 0-9a-z-]{0,60}") {
         let _ = parse(&text);
-        let _ = read::<Ask, Answer>(&text);
+        let _ = read::<Ask, Answer, ()>(&text);
     }
 }
 
@@ -180,11 +238,13 @@ fn what_others_write_is_read() {
 #[test]
 fn what_is_no_history_is_refused() {
     let call = "{:process 1, :type :invoke, :f :read, :value nil, :place 0, :time 0}\n";
+    let end = "{:process :nemesis, :type :info, :f :beside, :value nil, :workload \"register\"}\n";
+    let returned = call.replace("invoke", "ok");
     let refused = |text: &str, why: &str| {
-        let error = read::<Ask, Answer>(text).expect_err(why).0;
+        let error = read::<Ask, Answer, ()>(text).expect_err(why).0;
         assert!(error.contains(why), "{error}");
     };
-    refused("{:a 1", "it ends before its }");
+    refused("{:a 1", "line 1: it ends before its }");
     refused("{:a 1]", "] stands where } should");
     refused("\n\n}", "line 3: nothing is open");
     refused("{:a}", "a key without a value");
@@ -192,13 +252,21 @@ fn what_is_no_history_is_refused() {
     refused("\"open", "a text that does not end");
     refused("12x", "12x is no number");
     refused(&"[".repeat(100), "nested too deep");
-    refused("[1]", "a history is made of maps");
-    refused("{:process 1 :type :odd}", ":type is none of");
-    refused(&call.replace(":read", ":sleep"), "nobody can ask :sleep");
-    refused(&format!("{call}{call}"), "process 1 calls twice");
-    refused(&call.replace("invoke", "ok"), "process 1 did not call");
-    refused(&call.replace(", :place 0", ""), "no :place");
-    refused(&format!("{call}{}", call.replace("invoke", "ok")), "no :answer");
-    let open = read::<Ask, Answer>(call).expect("a call that nobody answered");
-    assert_eq!(open[0].outcome, Outcome::Unknown("no answer".into()));
+    refused("{}\n[1]", "line 2: a history is made of maps");
+    let ended = |text: &str| format!("{text}{end}");
+    refused(&ended("{:process 1 :type :odd}"), "line 1: its :type is none of");
+    refused(&ended(&call.replace(":read", ":sleep")), "nobody can ask :sleep");
+    refused(&ended(&format!("{call}{call}")), "line 2: process 1 calls twice");
+    refused(&ended(&returned), "line 1: process 1 did not call");
+    refused(&ended(&call.replace(", :place 0", "")), "no :place");
+    refused(
+        &ended(&format!("{call}{returned}")),
+        "line 2: process 1 at 0 ns: it has no :answer",
+    );
+    refused(call, "line 2: the history is cut off");
+    refused("", "line 1: the history is cut off");
+    refused(&end.replace(":workload", ":load"), "line 1: it has no :workload");
+    refused(&end.replace("nil", "5"), "line 1: invalid type");
+    let open = read::<Ask, Answer, ()>(&ended(call)).expect("a call that nobody answered");
+    assert_eq!(open.operations[0].outcome, Outcome::Unknown("no answer".into()));
 }
