@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use etcd_client::{Client, Compare, CompareOp, LockOptions, Txn, TxnOp};
 use tests::load::Load;
 use tests::{Cluster, until};
 
@@ -160,6 +161,107 @@ async fn a_lease_outlives_its_leader_and_ends_in_time() -> Result<()> {
         lived <= Duration::from_secs(14),
         "a lease of 6 s ended after {lived:?}: reset"
     );
+    Ok(())
+}
+
+/// What a lock guards: the token of whoever wrote last, so that the order of texts is the order of tokens.
+const GUARDED: &str = "guarded";
+
+fn padded(token: i64) -> String {
+    format!("{token:020}")
+}
+
+/// A lock, and the revision at which its holder's key was made.
+struct Held {
+    key: Vec<u8>,
+    token: i64,
+}
+
+/// Waits for the lock: the same session may ask again.
+async fn lock(client: &Client, lease: i64) -> Result<Held> {
+    until("the lock is given", LIMIT, || async {
+        let mut client = client.clone();
+        let held = client
+            .lock("lock", Some(LockOptions::new().with_lease(lease)))
+            .await?;
+        let found = client.get(held.key(), None).await?;
+        let token = found.kvs().first().context("the lock is lost")?.create_revision();
+        let key = held.key().to_vec();
+        Ok(Some(Held { key, token }))
+    })
+    .await
+}
+
+impl Held {
+    /// Writes what the lock guards, as long as no later holder has; and, `mine`, as long as the lock is still held. Returns
+    /// whether it was written.
+    async fn write(&self, client: &mut Client, mine: bool) -> Result<bool> {
+        let fence = match mine {
+            true => Compare::create_revision(self.key.clone(), CompareOp::Equal, self.token),
+            false => Compare::value(GUARDED, CompareOp::Less, padded(self.token + 1)),
+        };
+        let put = TxnOp::put(GUARDED, padded(self.token), None);
+        Ok(client
+            .txn(Txn::new().when([fence]).and_then([put]))
+            .await?
+            .succeeded())
+    }
+
+    /// The same, again until it is answered.
+    async fn write_surely(&self, client: &Client, mine: bool) -> Result<bool> {
+        until("it is answered", LIMIT, || async {
+            Ok(Some(self.write(&mut client.clone(), mine).await?))
+        })
+        .await
+    }
+}
+
+/// A holder's node stands still, a follower and then the leader: its lease ends, and another takes the lock and writes. What
+/// the first has sent meanwhile, and sends then, is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_lost_a_lock_unawares_writes_nothing_that_it_guards() -> Result<()> {
+    let cluster = Cluster::start(3, 1).await?;
+    cluster.client(0).await?.put(GUARDED, padded(0), None).await?;
+    for led in [false, true] {
+        let leader = leader_of_default(&cluster)?;
+        let paused = if led { leader } else { (leader + 1) % 3 };
+        let mut first = cluster.client(paused).await?;
+        let mut second = cluster.client((leader + 2) % 3).await?;
+        let (short, long) = (
+            first.lease_grant(3, None).await?,
+            second.lease_grant(60, None).await?,
+        );
+        let held = lock(&first, short.id()).await?;
+        for mine in [true, false] {
+            ensure!(held.write_surely(&first, mine).await?, "a holder was refused");
+        }
+        cluster.signal(paused, libc::SIGSTOP)?;
+        let late = [true, false].repeat(4).into_iter().map(|mine| {
+            let (mut first, key, token) = (first.clone(), held.key.clone(), held.token);
+            tokio::spawn(async move { Held { key, token }.write(&mut first, mine).await })
+        });
+        let late: Vec<_> = late.collect();
+        let next = lock(&second, long.id()).await?;
+        ensure!(next.token > held.token, "{} after {}", next.token, held.token);
+        ensure!(next.write_surely(&second, true).await?, "the holder was refused");
+        cluster.signal(paused, libc::SIGCONT)?;
+        for late in late {
+            // It may have had no answer in time.
+            let written = late.await?.unwrap_or(false);
+            ensure!(!written, "token {} wrote after {}", held.token, next.token);
+        }
+        cluster.wait_ready(3).await?;
+        for mine in [true, false] {
+            let written = held.write_surely(&first, mine).await?;
+            ensure!(!written, "token {} wrote after {}", held.token, next.token);
+        }
+        for position in 0..3 {
+            let found = cluster.client(position).await?.get(GUARDED, None).await?;
+            let value = found.kvs()[0].value();
+            ensure!(value == padded(next.token).as_bytes(), "{found:?}");
+        }
+        second.unlock(next.key.clone()).await?;
+    }
     Ok(())
 }
 

@@ -223,9 +223,8 @@ fn involved(lines: &[u64], operations: &[usize]) -> Vec<usize> {
 fn lines(history: &[Transaction]) -> (String, Vec<usize>) {
     let mut lines = Vec::with_capacity(2 * history.len());
     for (at, operation) in history.iter().enumerate() {
-        let line = |kind: &str, steps: &[Step]| {
-            json!({"type": kind, "process": at, "value": steps}).to_string()
-        };
+        let line =
+            |kind: &str, steps: &[Step]| json!({"type": kind, "process": at, "value": steps}).to_string();
         let returned = match &operation.outcome {
             Outcome::Ok(seen) => line("ok", seen),
             Outcome::Failed(_) => line("fail", &operation.ask),

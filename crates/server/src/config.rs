@@ -157,6 +157,9 @@ pub struct Limits {
     /// Between the notices of progress that quiet watches may ask for. Default 600000 ms, as in etcd. Less costs
     /// messages, and lets clients resume nearer to the present.
     pub watch_progress_ms: u64,
+    /// Between comparisons of the state hashes of a partition's replicas, by whoever leads it. Default 60000 ms. Less
+    /// finds a difference sooner, and costs messages.
+    pub compare_replicas_ms: u64,
     /// How long a shutdown waits for leaders to move and requests to finish. Default 5000 ms.
     pub drain_timeout_ms: u64,
 }
@@ -169,6 +172,7 @@ impl Default for Limits {
             disk_reserve_bytes: types::limits::DISK_RESERVE_BYTES,
             streams_per_connection: types::limits::STREAMS_PER_CONNECTION,
             watch_progress_ms: types::limits::WATCH_PROGRESS_MS,
+            compare_replicas_ms: types::limits::COMPARE_REPLICAS_MS,
             drain_timeout_ms: 5000,
         }
     }

@@ -12,6 +12,7 @@ mod replicas;
 mod version;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,13 +26,19 @@ pub use observe::observed;
 pub use placement::{LeaderMove, balance_once};
 pub(crate) use replicas::{failed_open, on_disk};
 
-/// Starts all reconcilers; they end at `stop`.
-pub fn start(core: &Arc<Core>, data: &Arc<DataDir>, tasks: &TaskTracker, stop: &CancellationToken) {
+/// Starts all reconcilers; they end at `stop`. Replicas are compared `compare_every` so often.
+pub fn start(
+    core: &Arc<Core>,
+    data: &Arc<DataDir>,
+    compare_every: Duration,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
     tasks.spawn(until(stop.clone(), follow::run(core.clone(), data.clone())));
     tasks.spawn(until(stop.clone(), replicas::run(core.clone(), data.clone())));
     tasks.spawn(until(stop.clone(), membership::run(core.clone())));
     tasks.spawn(until(stop.clone(), placement::run(core.clone())));
-    tasks.spawn(until(stop.clone(), consistency::run(core.clone())));
+    tasks.spawn(until(stop.clone(), consistency::run(core.clone(), compare_every)));
 }
 
 async fn until(stop: CancellationToken, work: impl Future<Output = ()>) {

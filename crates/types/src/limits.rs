@@ -35,6 +35,8 @@ pub const WATCH_REVISION_BYTES: usize = 128 * 1024 * 1024;
 pub const WATCHES_PER_STREAM: usize = 100_000;
 /// Milliseconds between notices of progress on quiet watches, unless configured otherwise (etcd's default).
 pub const WATCH_PROGRESS_MS: u64 = 10 * 60 * 1000;
+/// Milliseconds between comparisons of the replicas of a partition, unless configured otherwise.
+pub const COMPARE_REPLICAS_MS: u64 = 60 * 1000;
 /// Records removed by one compaction step.
 pub const COMPACT_STEP_RECORDS: usize = 2000;
 /// Leases expired by one command batch.

@@ -66,7 +66,11 @@ pub const LAYERS: &[Row] = &[
         "fuzzing",
         &["types", "env", "machine", "proto", "storage", "raft", "server"],
     ),
-    row(6, "tests", &["types", "proto", "client", "checker"]),
+    row(
+        6,
+        "tests",
+        &["types", "proto", "client", "checker", "machine", "storage"],
+    ),
     row(
         6,
         "jepsen",

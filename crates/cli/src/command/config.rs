@@ -192,6 +192,10 @@ const COMMENTS: &[(&str, &str)] = &[
         "Between notices of progress on quiet watches that ask for them.",
     ),
     (
+        "compare_replicas_ms",
+        "Between comparisons of the state hashes of a partition's replicas.",
+    ),
+    (
         "drain_timeout_ms",
         "How long a shutdown waits for leaders to move and requests to finish.",
     ),

@@ -201,6 +201,12 @@ impl Faults {
             100,
             86_400_000,
         );
+        self.bounds(
+            "limits.compare_replicas_ms",
+            limits.compare_replicas_ms,
+            100,
+            86_400_000,
+        );
         self.bounds("limits.drain_timeout_ms", limits.drain_timeout_ms, 100, 600_000);
         let storage = &config.storage;
         self.bounds(

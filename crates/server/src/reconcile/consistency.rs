@@ -12,8 +12,6 @@ use types::{NodeId, PartitionId, ReplicaId};
 
 use crate::core::{Core, ServerError};
 
-/// Each partition is looked at this often.
-const PERIOD: Duration = Duration::from_secs(60);
 /// Attempts to meet at one index before the answer is that it was not possible.
 const ATTEMPTS: usize = 8;
 /// Partitions compared side by side by the periodic check.
@@ -113,10 +111,10 @@ async fn ask(
     })
 }
 
-/// Never ends: compares what is led here, a little at a time.
-pub(super) async fn run(core: Arc<Core>) {
+/// Never ends: compares what is led here, each partition `every` so often, a little at a time.
+pub(super) async fn run(core: Arc<Core>, every: Duration) {
     loop {
-        tokio::time::sleep(PERIOD).await;
+        tokio::time::sleep(every).await;
         futures::stream::iter(core.led_here())
             .for_each_concurrent(AT_ONCE, |replica| {
                 let core = core.clone();
