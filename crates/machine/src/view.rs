@@ -9,15 +9,30 @@ use bytes::Bytes;
 #[error("cannot read the partition's records: {text}")]
 pub struct ViewError {
     text: String,
-    damaged: bool,
+    kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Senseless,
+    Unreachable,
+    Damaged,
 }
 
 impl ViewError {
-    /// They could not be reached, or do not make sense: every replica may find the same.
+    /// They do not make sense: every replica may find the same.
     pub fn new(text: impl Into<String>) -> ViewError {
         ViewError {
             text: text.into(),
-            damaged: false,
+            kind: Kind::Senseless,
+        }
+    }
+
+    /// The disk did not give them, whatever they are. Only a store can tell.
+    pub fn unreachable(text: impl Into<String>) -> ViewError {
+        ViewError {
+            text: text.into(),
+            kind: Kind::Unreachable,
         }
     }
 
@@ -25,13 +40,18 @@ impl ViewError {
     pub fn damaged(text: impl Into<String>) -> ViewError {
         ViewError {
             text: text.into(),
-            damaged: true,
+            kind: Kind::Damaged,
         }
     }
 
     /// Whether this copy is known to be damaged, so that another one may be whole.
     pub fn is_damage(&self) -> bool {
-        self.damaged
+        self.kind == Kind::Damaged
+    }
+
+    /// Whether the disk failed, so that what is there may be whole.
+    pub fn is_unreachable(&self) -> bool {
+        self.kind == Kind::Unreachable
     }
 }
 
@@ -65,7 +85,9 @@ mod tests {
     #[test]
     fn damage_is_told_from_what_makes_no_sense() {
         assert!(ViewError::damaged("a block").is_damage());
-        assert!(!ViewError::new("a record").is_damage());
+        assert!(ViewError::unreachable("a disk").is_unreachable());
+        let senseless = ViewError::new("a record");
+        assert!(!senseless.is_damage() && !senseless.is_unreachable());
         let said = ViewError::damaged("a block").to_string();
         assert_eq!(said, "cannot read the partition's records: a block");
     }

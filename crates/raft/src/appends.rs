@@ -1,8 +1,8 @@
 //! How long appends take to be durable, over all groups of a node: by that it knows that its disk has become slow.
 //!
 //! One slow sync says little: the machine was busy, the process was paused. A disk is slow if for a while nothing was
-//! durable in time, seen several times; and it is well again only after a longer while without anything slow, so that
-//! leaders do not go to and fro.
+//! durable in time, seen several times; and it is well again only after a longer while without that, so that leaders do
+//! not go to and fro.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const LASTING: Duration = Duration::from_millis(1500);
 const TIMES: u32 = 3;
 /// What comes within this time of another is one and the same: a batch, or the end of a pause.
 const APART: Duration = Duration::from_millis(100);
-/// Without anything slow for so long, the disk is well again.
+/// Without that for so long, the disk is well again.
 const CALM: Duration = Duration::from_secs(10);
 
 /// The appends of a node.
@@ -70,7 +70,8 @@ struct Seen {
     since: Duration,
     times: u32,
     last: Option<Duration>,
-    slow: bool,
+    /// When they were enough to call the disk slow, the last time.
+    slow: Option<Duration>,
 }
 
 impl Seen {
@@ -105,12 +106,13 @@ impl Seen {
         if self.waiting > 0 && now.saturating_sub(self.moved) >= SLOW {
             self.strike(self.moved, now);
         }
-        let calm = self.last.is_none_or(|last| now.saturating_sub(last) >= CALM);
-        let lasting = self
-            .last
-            .is_some_and(|last| last.saturating_sub(self.since) >= LASTING);
-        self.slow = !calm && (self.slow || self.times >= TIMES && lasting);
-        self.slow
+        let lasting = |last: &Duration| last.saturating_sub(self.since) >= LASTING;
+        if self.times >= TIMES
+            && let Some(last) = self.last.filter(lasting)
+        {
+            self.slow = Some(last);
+        }
+        self.slow.is_some_and(|slow| now.saturating_sub(slow) < CALM)
     }
 }
 
@@ -149,6 +151,15 @@ mod tests {
             assert!(!one_by_one(&mut seen, &mut now, 2, 700));
             assert!(!one_by_one(&mut seen, &mut now, 1, 249));
         }
+    }
+
+    #[test]
+    fn one_slow_one_now_and_then_does_not_hold_it_up() {
+        let (mut seen, mut now) = (Seen::default(), 1000);
+        assert!(one_by_one(&mut seen, &mut now, 4, 500));
+        one_by_one(&mut seen, &mut now, 300, 20);
+        one_by_one(&mut seen, &mut now, 1, 400);
+        assert!(!one_by_one(&mut seen, &mut now, 200, 20), "10 s later");
     }
 
     #[test]

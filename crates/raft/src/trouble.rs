@@ -61,7 +61,7 @@ impl Trouble {
     }
 }
 
-/// A state as it is read for clients: damage that only they meet is noted too.
+/// A state as it is read for clients: what only they meet comes to the same as what is met elsewhere.
 pub(crate) struct Watched {
     pub(crate) view: Arc<dyn PointView>,
     pub(crate) trouble: Arc<Trouble>,
@@ -72,6 +72,9 @@ impl Watched {
         read.inspect_err(|error| {
             if error.is_damage() {
                 self.trouble.note(|| error.to_string());
+            } else if error.is_unreachable() {
+                let text = format!("read the state of replica {}: {error}", self.trouble.replica);
+                self.trouble.listener.fatal(self.trouble.partition, &text);
             }
         })
     }

@@ -81,13 +81,17 @@ pub async fn admit(core: &Core, request: JoinRequest) -> Result<JoinReply, Statu
     core.refresh_map().map_err(|error| status(&error))?;
     let node = NodeId(allocated.id);
     if request.meta_lost {
-        replace_meta(core, node).await.map_err(|error| passing(&error))?;
+        let lost = request.meta_replica_lost;
+        replace_meta(core, node, lost)
+            .await
+            .map_err(|error| passing(&error))?;
     }
     reply(core, node)
 }
 
-/// Gives a node that lost its replica of the meta partition another one, under a new id.
-async fn replace_meta(core: &Core, node: NodeId) -> Result<(), ServerError> {
+/// Gives a node that lost its replica of the meta partition another one, under a new id; if it has one already that is
+/// not the lost one (0: it does not know), that.
+async fn replace_meta(core: &Core, node: NodeId, lost: u64) -> Result<(), ServerError> {
     let meta = |core: &Core| {
         let map = core.map();
         let found = map
@@ -100,7 +104,8 @@ async fn replace_meta(core: &Core, node: NodeId) -> Result<(), ServerError> {
         })
     };
     let partition = meta(core)?;
-    if let Some(lost) = partition.replicas.iter().find(|replica| replica.node == node.0) {
+    let held = partition.replicas.iter().find(|replica| replica.node == node.0);
+    if let Some(lost) = held.filter(|held| lost == 0 || held.id == lost) {
         tracing::warn!(%node, replica = lost.id, "replacing a lost replica of the meta partition");
         let remove = RemoveReplica {
             partition: 0,

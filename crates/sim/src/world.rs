@@ -251,9 +251,14 @@ impl World {
         )
     }
 
-    /// Whether a node may lose what it has: true once in a run.
-    pub fn may_lose(&mut self) -> bool {
-        !std::mem::replace(&mut self.lost, true)
+    /// Whether a node may lose something of what it has: once in a run.
+    pub fn may_lose(&self) -> bool {
+        !self.lost
+    }
+
+    /// One has.
+    pub fn has_lost(&mut self) {
+        self.lost = true;
     }
 
     /// Whether some node's time runs at another speed than the others'. One at a time may.

@@ -7,7 +7,7 @@ fn fuzz(arguments: &[&str]) -> Output {
     program.expect("the program runs")
 }
 
-fn check(arguments: &[&str]) {
+fn check(arguments: &[&str]) -> String {
     let output = fuzz(arguments);
     let said = String::from_utf8_lossy(&output.stdout);
     assert!(
@@ -16,6 +16,7 @@ fn check(arguments: &[&str]) {
         String::from_utf8_lossy(&output.stderr)
     );
     println!("{said}");
+    said.into_owned()
 }
 
 #[test]
@@ -62,7 +63,12 @@ fn plans_that_found_something_are_kept() {
     for plan in std::fs::read_dir(plans).expect("plans") {
         let path = plan.expect("a plan").path().display().to_string();
         println!("{path}");
-        check(&["--plan", &path]);
+        let said = check(&["--plan", &path]);
+        let plan: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(&path).expect("read")).expect("JSON");
+        for fault in plan["faults"].as_array().expect("faults") {
+            assert!(said.contains(&format!("{fault}:")), "{path} without its {fault}");
+        }
         run += 1;
     }
     assert!(run > 0, "there is nothing in {plans}");

@@ -190,7 +190,7 @@ pub fn partitions_path(data_dir: &Path) -> std::path::PathBuf {
 pub(crate) fn view_error(error: io::Error) -> ViewError {
     match error.kind() {
         io::ErrorKind::InvalidData => ViewError::damaged(error.to_string()),
-        _ => ViewError::new(error.to_string()),
+        _ => ViewError::unreachable(error.to_string()),
     }
 }
 

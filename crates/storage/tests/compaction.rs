@@ -183,13 +183,15 @@ fn child_process() {
     let (log, store) = open(Path::new(&dir), Some(probe));
     let flushed = Arc::new(AtomicU64::new(0));
     let (flushing, upto) = (store.clone(), flushed.clone());
-    thread::spawn(move || {
+    let flusher = thread::Builder::new().name("flusher".into());
+    let flusher = flusher.spawn(move || {
         loop {
             let before = applied(&*flushing);
             flushing.flush().unwrap();
             upto.store(before, Ordering::SeqCst);
         }
     });
+    drop(flusher.unwrap());
     let mut index = applied(&*store);
     let mut waiting = entries_after(&*log, index).into_iter();
     loop {

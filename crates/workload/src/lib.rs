@@ -1,5 +1,5 @@
 //! What clients do to a cluster while it is hurt, and how what they saw is judged. One file each: the simulation and the
-//! chaos tests run the same ones. To add one: write the file, and name it in [`named`] and [`NAMES`].
+//! chaos tests run the same ones. To add one: write the file, and name it in the list below.
 //!
 //! Must never: record as failed what may have happened ([`record`]).
 
@@ -115,25 +115,32 @@ pub trait Workload: Send + Sync + 'static {
     fn record(&self) -> &dyn Recorded;
 }
 
-/// All workloads.
-pub const NAMES: &[&str] = &[
-    "append", "bank", "compact", "counter", "kv", "lease", "lock", "moves", "register", "set", "watch",
-];
+/// The list of them, by the names of their files.
+macro_rules! workloads {
+    ($($module:ident::$workload:ident,)*) => {
+        /// All workloads.
+        pub const NAMES: &[&str] = &[$(stringify!($module)),*];
 
-/// A fresh workload by its name.
-pub fn named(name: &str) -> Option<Arc<dyn Workload>> {
-    match name {
-        "append" => Some(Arc::<append::Append>::default()),
-        "bank" => Some(Arc::<bank::Bank>::default()),
-        "compact" => Some(Arc::<compact::Compaction>::default()),
-        "counter" => Some(Arc::<counter::Counter>::default()),
-        "kv" => Some(Arc::<kv::Kv>::default()),
-        "lease" => Some(Arc::<lease::Leases>::default()),
-        "lock" => Some(Arc::<lock::Locks>::default()),
-        "moves" => Some(Arc::<moves::Moves>::default()),
-        "register" => Some(Arc::<register::Registers>::default()),
-        "set" => Some(Arc::<set::Set>::default()),
-        "watch" => Some(Arc::<watch::Watching>::default()),
-        _ => None,
-    }
+        /// A fresh workload by its name.
+        pub fn named(name: &str) -> Option<Arc<dyn Workload>> {
+            $(if name == stringify!($module) {
+                return Some(Arc::<$module::$workload>::default());
+            })*
+            None
+        }
+    };
+}
+
+workloads! {
+    append::Append,
+    bank::Bank,
+    compact::Compaction,
+    counter::Counter,
+    kv::Kv,
+    lease::Leases,
+    lock::Locks,
+    moves::Moves,
+    register::Registers,
+    set::Set,
+    watch::Watching,
 }

@@ -1,5 +1,10 @@
 //! One thing changed in a history. What comes of it may be wrong, or right all the same.
 
+#![expect(
+    clippy::ptr_arg,
+    reason = "all changes have one signature, and some of them add or take away"
+)]
+
 use checker::append::{Step, Transaction};
 use checker::history::Outcome;
 

@@ -185,12 +185,21 @@ async fn damage_met_while_a_group_starts_is_known_as_such() {
 
 /// Nothing is applied any more, and nobody else reads: what a client's read meets is all that will ever be known.
 #[tokio::test]
-async fn damage_that_only_a_read_meets_costs_the_replica() {
+async fn what_only_a_read_meets_is_seen_to() {
     let cluster = Cluster::new(1).await;
     let replica = cluster.node(1).found(P, replica_of(1)).await.unwrap();
     eventually("it leads", || replica.is_leader()).await;
     cluster.put("k", "1").await.unwrap();
     assert!(replica.view().get(b"k").is_ok() && replica.status().damaged.is_none());
+    // A disk that does not give what is there says nothing of it: the process stops, as where an append fails.
+    let told = || cluster.up[&1].heard.fatal.lock().len();
+    cluster.disks[&1].fail_reads();
+    let read = replica.view().get(b"k");
+    assert!(
+        read.is_err() && replica.status().damaged.is_none() && told() == 1,
+        "{read:?}"
+    );
+    cluster.disks[&1].mend();
     cluster.disks[&1].damage_state(P, replica_of(1));
     let read = replica.view().get(b"k");
     assert!(read.as_ref().is_err_and(|error| error.is_damage()), "{read:?}");

@@ -67,6 +67,7 @@ pub(super) async fn identity(
         version: types::epoch::CLUSTER_VERSION.0,
         cluster_id: expected.map_or(0, |id| id.0),
         meta_lost: false,
+        meta_replica_lost: 0,
     };
     tracing::info!(join = ?config.cluster.join, "asking to be admitted");
     let reply = crate::join::ask(&env.net, &config.cluster.join, &request).await?;
@@ -220,16 +221,33 @@ async fn hold_meta(
                 tokio::time::sleep(PAUSE).await;
                 open(core, data, PartitionId::META, replica).await;
             }
-            None => *replica = Some(regain_meta(core, data, me).await?),
+            None => tokio::select! {
+                given = regain_meta(core, data, me, *replica) => *replica = Some(given?),
+                // The map gave it one meanwhile.
+                () = opened(core) => {}
+            },
         }
     }
     Ok(())
 }
 
+async fn opened(core: &Core) {
+    while core.replica(PartitionId::META).is_none() {
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// Asks the peers for another replica of the meta partition.
-async fn regain_meta(core: &Arc<Core>, data: &DataDir, me: &Me) -> Result<ReplicaId, String> {
+async fn regain_meta(
+    core: &Arc<Core>,
+    data: &DataDir,
+    me: &Me,
+    lost: Option<ReplicaId>,
+) -> Result<ReplicaId, String> {
     let peers = data.remembered_peers().map_err(|error| error.to_string())?;
-    let addresses: Vec<String> = peers.into_iter().map(|(_, address)| address).collect();
+    let (known, _) = all_peers(core, data, peers.into_iter().collect());
+    let others = known.into_iter().filter(|known| known.node != me.identity.node);
+    let addresses: Vec<String> = others.map(|known| known.address).collect();
     if addresses.is_empty() {
         return Err(
             "the replica of the meta partition is gone, and no other node is known that could give another"
@@ -248,6 +266,7 @@ async fn regain_meta(core: &Arc<Core>, data: &DataDir, me: &Me) -> Result<Replic
         version: types::epoch::CLUSTER_VERSION.0,
         cluster_id: me.identity.cluster.0,
         meta_lost: true,
+        meta_replica_lost: lost.map_or(0, |lost| lost.0),
     };
     let reply = crate::join::ask(&core.env().net, &addresses, &request)
         .await
@@ -276,7 +295,9 @@ pub(super) async fn follow_up(core: Arc<Core>, data: Arc<DataDir>, me: Me, stop:
 /// Never ends.
 async fn follow(core: &Arc<Core>, data: &DataDir, me: &Me) {
     let mut meta = me.meta;
-    keep_meta(core, data, me, &mut meta).await;
+    if let Err(why) = hold_meta(core, data, me, &mut meta).await {
+        core.fatal(&why);
+    }
     settle(core, data, me).await;
     // It may be given up while it runs too, and what gives this node another one comes by the very map that is in it.
     let mut missing = false;
@@ -285,18 +306,28 @@ async fn follow(core: &Arc<Core>, data: &DataDir, me: &Me) {
         let open = core.replica(PartitionId::META);
         let gone = open.is_none();
         meta = open.map(|open| open.replica_id()).or(meta);
-        // Seen twice: one that gives way to another, by the map that is here, is missing for a moment.
-        if gone && missing {
-            keep_meta(core, data, me, &mut meta).await;
+        // One that gives way to another, by the map that is here, is missing for a moment.
+        let follows = mapped_meta(core).is_some_and(|other| Some(other) != meta && !core.is_broken(other));
+        if gone && missing && !follows {
+            // All other partitions are served: this is tried again, and who was removed is told so elsewhere.
+            if let Err(why) = hold_meta(core, data, me, &mut meta).await {
+                tracing::error!(why, "cannot get another replica of the meta partition");
+            }
         }
         missing = gone;
     }
 }
 
-async fn keep_meta(core: &Arc<Core>, data: &DataDir, me: &Me, meta: &mut Option<ReplicaId>) {
-    if let Err(why) = hold_meta(core, data, me, meta).await {
-        core.fatal(&why);
-    }
+/// This node's replica of the meta partition, as the map here says.
+fn mapped_meta(core: &Core) -> Option<ReplicaId> {
+    let map = core.map();
+    let mut partitions = map.partitions.iter();
+    let meta = partitions.find(|partition| partition.id == PartitionId::META.0)?;
+    let held = meta
+        .replicas
+        .iter()
+        .find(|replica| replica.node == core.node_id().0)?;
+    Some(ReplicaId(held.id))
 }
 
 async fn settle(core: &Arc<Core>, data: &DataDir, me: &Me) {

@@ -84,7 +84,9 @@ pub(crate) fn all_peers(
     let map = core.map();
     if !map.nodes.iter().any(|node| node.id == core.node_id().0) {
         match data.given_peers() {
-            Ok(given) => more.extend(given),
+            Ok(given) => given.into_iter().for_each(|(node, address)| {
+                more.entry(node).or_insert(address);
+            }),
             Err(error) => tracing::warn!(%error, "cannot read the peers that were given"),
         }
     }
@@ -143,6 +145,7 @@ async fn ask_peers(core: &Core) -> BTreeMap<NodeId, String> {
         version: own.version,
         cluster_id: core.cluster_id().0,
         meta_lost: false,
+        meta_replica_lost: 0,
     };
     tracing::info!("the map here may be old: asking peers for the cluster's nodes");
     let (peers, _) = peers_of(&map);

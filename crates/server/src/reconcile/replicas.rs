@@ -96,10 +96,20 @@ async fn settle(core: &Arc<Core>, data: &Arc<DataDir>) -> bool {
         .iter()
         .map(|replica| (replica.partition(), replica.replica_id()))
         .collect();
-    for (partition, id) in open.into_iter().filter(|(_, id)| !wanted.contains(id)) {
+    let unwanted = open.into_iter().filter(|(_, id)| !wanted.contains(id));
+    // The map that is known may be older than a replica of the meta partition that was just given for a lost one.
+    let unwanted =
+        unwanted.filter(|(partition, _)| *partition != PartitionId::META || is_map_from_here(core, &map));
+    for (partition, id) in unwanted {
         pending |= !remove_if_dropped(core, data, &map, partition, id).await;
     }
     pending | !core.raft().finish_removals().await
+}
+
+/// Whether the replica of the meta partition that is open here has come as far as the map that is known.
+fn is_map_from_here(core: &Core, map: &ClusterMap) -> bool {
+    let known = map.cluster.as_ref().map_or(0, |cluster| cluster.map_revision);
+    core.refresh_map().is_ok_and(|revision| revision >= known)
 }
 
 async fn open(core: Arc<Core>, data: Arc<DataDir>, wanted: Given) -> bool {
@@ -153,9 +163,12 @@ fn is_damage(error: &raft::RaftError) -> bool {
 /// Removes what is left of a replica, remembering first, durably, that its id must never come back. What no other node
 /// could rebuild is kept: somebody may restore the file, and even a damaged copy is better than none.
 async fn discard(core: &Core, data: &DataDir, partition: PartitionId, replica: ReplicaId) {
+    let known = core.is_broken(replica);
     core.give_up(replica);
     if !others_hold(&core.map(), data, partition, replica) {
-        tracing::error!(%partition, %replica, "no other node holds the partition: the damaged replica is kept, and not served");
+        if !known {
+            tracing::error!(%partition, %replica, "no other node holds the partition: the damaged replica is kept");
+        }
         return;
     }
     if let Err(error) = data.remember_gone(replica) {
@@ -180,21 +193,29 @@ fn others_hold(map: &ClusterMap, data: &DataDir, partition: PartitionId, replica
     }
 }
 
-/// A replica in which damage was met while it ran is closed and given up. Nothing else is a reason to: what stops a
-/// group otherwise may stop all its replicas, and what they hold is whole.
+/// A replica in which damage was met while it ran is given up. Nothing else is a reason to: what stops a group otherwise
+/// may stop all its replicas, and what they hold is whole. One that still runs votes and follows until its group has
+/// dropped it, which it does once it can spare it: its log may be needed, and damage that one read met is no haste.
 async fn give_up_if_damaged(core: &Core, replica: raft::Replica, data: &DataDir) {
-    let Some(what) = replica.status().damaged else {
+    let status = replica.status();
+    let Some(what) = status.damaged else {
         return;
     };
     let (partition, id) = (replica.partition(), replica.replica_id());
-    if core.is_broken(id) {
+    let (runs, known) = (status.stopped.is_none(), core.is_broken(id));
+    if known && runs {
         return;
     }
     // Its state is removed once nobody holds it.
     drop(replica);
-    tracing::error!(%partition, replica = %id, what, "the replica is damaged: it is given up and will be replaced");
-    core.metrics().damaged_replicas.inc();
-    discard(core, data, partition, id).await;
+    if !known {
+        tracing::error!(%partition, replica = %id, what, "the replica is damaged: it is given up and will be replaced");
+        core.metrics().damaged_replicas.inc();
+    }
+    match runs {
+        true => core.give_up(id),
+        false => discard(core, data, partition, id).await,
+    }
 }
 
 /// Removes a replica that is no longer wanted, if its group has dropped it; returns whether it is gone.

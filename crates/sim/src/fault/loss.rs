@@ -38,6 +38,9 @@ impl Fault<World> for Damage {
         let held = held(world, one)?;
         world.take_down(one, Down::Power);
         let hurt = damage(world, one, &held, numbers);
+        if !hurt.is_empty() {
+            world.has_lost();
+        }
         Some(Begun {
             lasts_ms: numbers.between(1, 5000),
             text: format!("power of {one} lost, and damaged: {hurt:?}"),
@@ -59,6 +62,10 @@ impl Fault<World> for Rot {
         let one = victim(world, numbers)?;
         let held = held(world, one)?;
         let hurt = damage(world, one, &held, numbers);
+        if hurt.is_empty() {
+            return None;
+        }
+        world.has_lost();
         Some(Begun {
             lasts_ms: 0,
             text: format!("damaged while {one} runs: {hurt:?}"),
@@ -79,6 +86,7 @@ impl Fault<World> for Wipe {
     fn begin(&self, world: &mut World, numbers: &mut Numbers) -> Option<Begun<World>> {
         let one = victim(world, numbers)?;
         let old = world.controllers[one].id();
+        world.has_lost();
         world.take_down(one, Down::Power);
         world.controllers[one].wipe();
         Some(Begun {
@@ -132,7 +140,7 @@ fn damage(world: &World, one: usize, held: &[Held], numbers: &mut Numbers) -> Ve
 }
 
 /// The one node that may lose something in this run.
-fn victim(world: &mut World, numbers: &mut Numbers) -> Option<usize> {
+fn victim(world: &World, numbers: &mut Numbers) -> Option<usize> {
     let one = numbers.below(world.controllers.len() as u64) as usize;
     let spare = world.controllers.len() >= 3 && !world.is_down(one);
     (spare && world.may_lose()).then_some(one)

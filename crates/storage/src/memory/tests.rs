@@ -218,3 +218,25 @@ fn damage_and_free_space_are_seen() {
     disk.set_free_bytes(5);
     assert_eq!(stores.free_bytes().unwrap(), 5);
 }
+
+#[test]
+fn how_far_a_log_was_purged_is_told_as_read_and_as_synced() {
+    let disk = MemoryDisk::new();
+    let log = disk.log(Arc::new(|error| panic!("fatal: {error}")));
+    let records = (1..=9).map(|index| LogRecord {
+        index,
+        data: Bytes::from_static(b"x"),
+    });
+    log.append(R, records.collect(), Box::new(|result| result.unwrap()));
+    assert_eq!((disk.purged(R), disk.purged_synced(R)), (0, 0));
+    disk.hold_sync(true);
+    log.purge(
+        R,
+        4,
+        Bytes::from_static(b"id"),
+        Box::new(|result| result.unwrap()),
+    );
+    assert_eq!((disk.purged(R), disk.purged_synced(R)), (4, 0));
+    disk.sync();
+    assert_eq!((disk.purged(R), disk.purged_synced(R)), (4, 4));
+}

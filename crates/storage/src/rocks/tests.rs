@@ -158,3 +158,47 @@ fn a_sync_is_of_the_write_ahead_log_alone() {
     let grown = manifests() - before;
     assert!(grown < 200, "50 syncs wrote {grown} bytes to the manifest");
 }
+
+/// Files below `dir`.
+fn count(dir: &Path) -> usize {
+    let below = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    below
+        .map(|path| match path.is_dir() {
+            true => count(&path),
+            false => 1,
+        })
+        .sum()
+}
+
+/// What is copied for another node, or comes from one, would fill the disk.
+#[test]
+fn copies_go_away_with_their_owners() {
+    let mut rocks = Rocks::new();
+    let stores = rocks.stores().unwrap();
+    let store = stores.open(types::PartitionId(1), ReplicaId(1)).unwrap();
+    let applied = crate::Applied {
+        log_id: Bytes::from_static(b"1"),
+        ..crate::Applied::default()
+    };
+    let key = Bytes::from_static(b"key");
+    let value = Some(key.clone());
+    store.commit(&[machine::Change { key, value }], &applied).unwrap();
+    store.flush().unwrap();
+    let before = count(&rocks.dir());
+    let checkpoint = store.checkpoint().unwrap();
+    let mut incoming = store.receive().unwrap();
+    for file in checkpoint.files() {
+        let data = checkpoint.read(&file.name, 0, usize::MAX).unwrap();
+        incoming.write(&file.name, 0, &data).unwrap();
+    }
+    assert!(count(&rocks.dir()) >= before + 2 * checkpoint.files().len());
+    drop((checkpoint, incoming));
+    assert_eq!(count(&rocks.dir()), before);
+}
+
+#[test]
+fn more_replicas_may_have_more_files_open() {
+    let log = crate::open_files(0);
+    assert!(log >= 2 * super::LOG_FILES as u64);
+    assert_eq!(crate::open_files(10) - log, 20 * super::STATE_FILES as u64);
+}
