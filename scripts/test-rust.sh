@@ -14,7 +14,7 @@ run() { cargo test --release --locked --workspace --no-fail-fast "$@" 2>&1 | tee
 if run; then exit 0; fi
 # As cargo lists them in the end: `-p CRATE --test NAME`, `-p CRATE --lib`.
 mapfile -t failed < <(sed -n 's/^    `-p \([^ ]*\) \(--.*\)`$/\1 \2/p' "$log")
-grep -E '^test .*(FAILED|failed)' "$log" | sed 's/^/FAILED ONCE: /' || true
+grep -E '^test .* \.\.\. FAILED$' "$log" | sed 's/^/FAILED ONCE: /' || true
 [ ${#failed[@]} -gt 0 ] || exit 1
 again=()
 for target in "${failed[@]}"; do

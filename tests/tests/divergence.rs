@@ -145,5 +145,12 @@ async fn a_replica_that_differs_is_told_and_kept() -> Result<()> {
         let found = cluster.client(position).await?.get("k", None).await?;
         ensure!(found.kvs()[0].value() == b"new", "{found:?}");
     }
-    Ok(())
+
+    // Whoever leads compares: who does no more has nothing to say.
+    let next = 3 - leader;
+    cluster.holdfast(0, &["partitions", "transfer", "1", "--to", &next.to_string()])?;
+    until("the new leader alone raises it", LIMIT, || async {
+        Ok((alarms(&cluster).await? == [next]).then_some(()))
+    })
+    .await
 }

@@ -123,7 +123,7 @@ pub struct Core {
     /// Replicas found damaged here and given up, until the map no longer names them.
     broken: Mutex<BTreeSet<ReplicaId>>,
     /// Replicas here that differ from their leader, by partition.
-    differing: Mutex<BTreeMap<PartitionId, ReplicaId>>,
+    differing: Mutex<BTreeMap<PartitionId, Vec<ReplicaId>>>,
     started: AtomicBool,
     stopping: AtomicBool,
 }
@@ -402,12 +402,18 @@ impl Core {
     }
 
     /// Remembers whether the replica here differs from its leader.
-    pub fn mark_differing(&self, partition: PartitionId, replica: Option<ReplicaId>) {
+    pub fn mark_differing(&self, partition: PartitionId, replicas: Vec<ReplicaId>) {
         let mut differing = self.differing.lock();
-        match replica {
-            Some(replica) => differing.insert(partition, replica),
-            None => differing.remove(&partition),
+        match replicas.is_empty() {
+            true => differing.remove(&partition),
+            false => differing.insert(partition, replicas),
         };
+    }
+
+    /// Forgets what was found of partitions that others lead by now: they compare too, and would never be asked here.
+    pub fn forget_differing_but(&self, led: &[PartitionId]) {
+        let mut differing = self.differing.lock();
+        differing.retain(|partition, _| led.contains(partition));
     }
 
     /// Alarms raised here.

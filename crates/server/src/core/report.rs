@@ -65,7 +65,7 @@ impl Core {
             broken: self.broken.lock().iter().map(|id| id.0).collect(),
             stopping: self.is_stopping(),
             starting: !self.is_started(),
-            differing: self.differing.lock().values().map(|id| id.0).collect(),
+            differing: self.differing.lock().values().flatten().map(|id| id.0).collect(),
         }
     }
 

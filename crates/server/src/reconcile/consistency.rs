@@ -115,7 +115,10 @@ async fn ask(
 pub(super) async fn run(core: Arc<Core>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;
-        futures::stream::iter(core.led_here())
+        let led = core.led_here();
+        let partitions: Vec<PartitionId> = led.iter().map(raft::Replica::partition).collect();
+        core.forget_differing_but(&partitions);
+        futures::stream::iter(led)
             .for_each_concurrent(AT_ONCE, |replica| {
                 let core = core.clone();
                 async move { check(&core, replica.partition()).await }
@@ -133,7 +136,8 @@ async fn check(core: &Core, partition: PartitionId) {
     for (replica, node) in &differing {
         tracing::error!(%partition, %replica, %node, index = comparison.index, "replica differs from its leader");
     }
-    core.mark_differing(partition, differing.first().map(|(replica, _)| *replica));
+    let replicas = differing.into_iter().map(|(replica, _)| replica);
+    core.mark_differing(partition, replicas.collect());
 }
 
 #[cfg(test)]

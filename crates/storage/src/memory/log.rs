@@ -118,11 +118,15 @@ impl LogDisk {
             return Ok(false);
         }
         if let Op::Append(records) = &op {
-            // What is written anew is sound.
-            for record in records {
-                self.damaged.remove(&(replica, record.index));
-            }
             self.stats.bytes += records.iter().map(|record| record.data.len() as u64).sum::<u64>();
+        }
+        // What comes in the place of what was cut off is sound.
+        match &op {
+            Op::Truncate(last) => self
+                .damaged
+                .retain(|(of, index)| *of != replica || last.is_some_and(|last| *index <= last)),
+            Op::Remove => self.damaged.retain(|(of, _)| *of != replica),
+            Op::Append(_) | Op::Vote(_) | Op::Committed(_) | Op::Purge(..) => {}
         }
         image.apply(&op);
         self.unsynced.push_back((replica, op, done.take()));

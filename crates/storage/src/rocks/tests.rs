@@ -11,12 +11,13 @@ use std::sync::Arc;
 use std::sync::mpsc::channel;
 
 use bytes::Bytes;
+use machine::Change;
 use tempfile::TempDir;
 use types::ReplicaId;
 
-use super::{DirDisk, Log, Options, Partitions};
-use crate::Owner;
+use super::{DirDisk, Log, Options, Partitions, Step};
 use crate::suite::{self, Fixture};
+use crate::{Applied, Checkpoint, Incoming, Owner, PartitionStore};
 use crate::{Fatal, LogRecord, LogStore, PartitionStores};
 
 /// A crash is modelled by copying the files while the process that wrote them still has them open: what it held in
@@ -159,6 +160,11 @@ fn a_sync_is_of_the_write_ahead_log_alone() {
     assert!(grown < 200, "50 syncs wrote {grown} bytes to the manifest");
 }
 
+/// Directories in `dir`.
+fn dirs(dir: &Path) -> usize {
+    files(dir, "").iter().filter(|path| path.is_dir()).count()
+}
+
 /// Files below `dir`.
 fn count(dir: &Path) -> usize {
     let below = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
@@ -170,30 +176,65 @@ fn count(dir: &Path) -> usize {
         .sum()
 }
 
-/// What is copied for another node, or comes from one, would fill the disk.
-#[test]
-fn copies_go_away_with_their_owners() {
-    let mut rocks = Rocks::new();
-    let stores = rocks.stores().unwrap();
+/// A replica's state with something in it.
+fn filled(stores: &dyn PartitionStores) -> Arc<dyn PartitionStore> {
     let store = stores.open(types::PartitionId(1), ReplicaId(1)).unwrap();
-    let applied = crate::Applied {
+    let applied = Applied {
         log_id: Bytes::from_static(b"1"),
-        ..crate::Applied::default()
+        ..Applied::default()
     };
     let key = Bytes::from_static(b"key");
     let value = Some(key.clone());
-    store.commit(&[machine::Change { key, value }], &applied).unwrap();
+    store.commit(&[Change { key, value }], &applied).unwrap();
     store.flush().unwrap();
-    let before = count(&rocks.dir());
-    let checkpoint = store.checkpoint().unwrap();
+    store
+}
+
+/// A copy of it, as it comes from another node, not finished.
+fn sent(store: &dyn PartitionStore, checkpoint: &dyn Checkpoint) -> Box<dyn Incoming> {
     let mut incoming = store.receive().unwrap();
     for file in checkpoint.files() {
         let data = checkpoint.read(&file.name, 0, usize::MAX).unwrap();
         incoming.write(&file.name, 0, &data).unwrap();
     }
+    incoming
+}
+
+/// What is copied for another node, or comes from one, would fill the disk.
+#[test]
+fn copies_go_away_with_their_owners() {
+    let mut rocks = Rocks::new();
+    let stores = rocks.stores().unwrap();
+    let store = filled(&*stores);
+    let before = count(&rocks.dir());
+    let checkpoint = store.checkpoint().unwrap();
+    let incoming = sent(&*store, &*checkpoint);
     assert!(count(&rocks.dir()) >= before + 2 * checkpoint.files().len());
     drop((checkpoint, incoming));
     assert_eq!(count(&rocks.dir()), before);
+}
+
+#[test]
+fn a_switch_that_fails_leaves_what_the_marker_names() {
+    for (step, left) in [(Step::BeforeMarker, 1), (Step::AfterMarker, 2)] {
+        let root = tempfile::tempdir().unwrap();
+        let probe = move |now: Step| match now == step {
+            true => Err(io::Error::other("the disk fails")),
+            false => Ok(()),
+        };
+        let options = Options {
+            probe: Some(Arc::new(probe)),
+            ..Options::default()
+        };
+        let stores = Partitions::open(root.path(), options).unwrap();
+        let store = filled(&*stores);
+        let mut incoming = sent(&*store, &*store.checkpoint().unwrap());
+        incoming.finish().unwrap();
+        let generations = || files(root.path(), "").iter().map(|dir| dirs(dir)).sum::<usize>();
+        assert_eq!(generations(), 2, "the state and the copy");
+        assert!(store.install(incoming).is_err());
+        assert_eq!(generations(), left, "{step:?}");
+    }
 }
 
 #[test]
