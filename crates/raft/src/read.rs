@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use openraft::ReadPolicy;
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
@@ -17,6 +18,7 @@ use crate::error::ReadError;
 use crate::propose::leader_node;
 use crate::replica::Group;
 use crate::state_machine::Progress;
+use crate::types::LogId;
 
 /// What a linearizable read may be served at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,12 +106,11 @@ fn answer(waiting: &mut Vec<Reader>, result: Result<ReadPoint, ReadError>) {
 }
 
 async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
-    if let Some(leader) = group.leads().filter(|_| planted::is(Planted::StaleRead)) {
-        return Ok(Some(ReadPoint {
-            term: leader.term,
-            leader: ReplicaId(leader.node_id),
-            index: group.progress.applied_index(),
-        }));
+    if planted::is(Planted::StaleRead)
+        && group.leads().is_some()
+        && let Some(id) = group.metrics.borrow_watched().last_applied
+    {
+        return Ok(Some(point(id)));
     }
     let confirmed = match group.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
         Ok(confirmed) => confirmed,
@@ -123,12 +124,18 @@ async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
     };
     let id = *confirmed.read_log_id().log_id();
     match wait_applied(&group.progress, id.index, group.timing.election_max()).await {
-        Ok(()) => Ok(Some(ReadPoint {
-            term: id.leader_id.term,
-            leader: ReplicaId(id.leader_id.node_id),
-            index: id.index,
-        })),
+        Ok(()) => Ok(Some(point(id))),
         Err(ReadError::Deadline(_)) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The entry's own leader, which is who is asked: a leader confirms no reads before an entry of its own is committed. To
+/// call an older entry this leader's would make a log id that nobody ever had.
+fn point(id: LogId) -> ReadPoint {
+    ReadPoint {
+        term: id.leader_id.term,
+        leader: ReplicaId(id.leader_id.node_id),
+        index: id.index,
     }
 }
