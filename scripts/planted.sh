@@ -26,7 +26,7 @@ fi
 [ ${#names[@]} -gt 0 ] || { echo "planted: no faults are known" >&2; exit 2; }
 
 # What found a fault: the first line of a seed that failed.
-found_by() { sed -n 's/^\(seed [0-9]*: [^{]*\).*/\1/p' <<<"$1" | head -n 1 | cut -c1-160; }
+found_by() { sed -n 's/^seed [0-9]*: /&/p' <<<"$1" | head -n 1 | tr '|' '/' | cut -c1-160; }
 
 status=0
 echo "| fault | found by | after |"

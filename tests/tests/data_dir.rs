@@ -54,7 +54,7 @@ async fn wait_rebuilt(cluster: &Cluster, since: usize, damaged: &Path) -> Result
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_was_cut_is_named_at_the_start_and_rebuilt_from_peers() -> Result<()> {
     let (mut cluster, _) = stopped_with_tables().await?;
-    let damaged = damage_tables(&cluster.nodes[2].data.join("partitions").join("1"), cut)?;
+    let damaged = damage_tables(&partition(&cluster, 2, 1), cut)?;
     let before = cluster.log(2)?.len();
     cluster.start_node(2)?;
     wait_rebuilt(&cluster, before, &damaged).await
@@ -63,22 +63,76 @@ async fn a_table_that_was_cut_is_named_at_the_start_and_rebuilt_from_peers() -> 
 #[tokio::test(flavor = "multi_thread")]
 async fn damaged_blocks_are_named_never_served_and_rebuilt_from_peers() -> Result<()> {
     let (mut cluster, mut client) = stopped_with_tables().await?;
-    let damaged = damage_tables(&cluster.nodes[2].data.join("partitions").join("1"), turn_bytes)?;
+    let damaged = damage_tables(&partition(&cluster, 2, 1), turn_bytes)?;
     let before = cluster.log(2)?.len();
     cluster.start_node(2)?;
     cluster.wait_ready(3).await?;
-    // The node refuses, or another one answers for it.
-    for n in 0..500 {
-        let stale = GetOptions::new().with_serializable();
-        match cluster.client(2).await?.get(format!("k{n}"), Some(stale)).await {
-            Ok(found) => ensure!(found.kvs()[0].value() == value(n), "k{n} was served damaged"),
-            Err(Error::GRpcStatus(status)) if status.code() == Code::DataLoss => {}
-            Err(other) => bail!("k{n}: {other:?}"),
-        }
-    }
     // A write reads what it replaces.
     put_all(&mut client).await?;
     wait_rebuilt(&cluster, before, &damaged).await
+}
+
+/// Nobody writes: what only a read has met is enough.
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_a_read_meets_is_refused_and_rebuilt_from_peers() -> Result<()> {
+    let (mut cluster, _) = stopped_with_tables().await?;
+    let damaged = damage_tables(&partition(&cluster, 2, 1), turn_bytes)?;
+    let before = cluster.log(2)?.len();
+    cluster.start_node(2)?;
+    cluster.wait_ready(3).await?;
+    ensure!(read_all(&cluster, 2).await? > 0, "no read has met the damage");
+    wait_rebuilt(&cluster, before, &damaged).await?;
+    ensure!(read_all(&cluster, 2).await? == 0, "it is still damaged");
+    Ok(())
+}
+
+/// Reads each pair from a node's own state: whole, or refused. Returns how many were refused.
+async fn read_all(cluster: &Cluster, position: usize) -> Result<usize> {
+    let mut client = cluster.client(position).await?;
+    let mut refused = 0;
+    for n in 0..500 {
+        let stale = GetOptions::new().with_serializable();
+        match client.get(format!("k{n}"), Some(stale)).await {
+            Ok(found) => ensure!(found.kvs()[0].value() == value(n), "k{n} was served damaged"),
+            Err(Error::GRpcStatus(status)) if status.code() == Code::DataLoss => refused += 1,
+            Err(other) => bail!("k{n}: {other:?}"),
+        }
+    }
+    Ok(refused)
+}
+
+/// The meta partition's tables change under a running node, which finds out when somebody asks for the state's hash: it
+/// gets another replica, though it was never stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_meta_replica_damaged_under_a_running_node_is_replaced() -> Result<()> {
+    let (mut cluster, mut client) = stopped_with_tables().await?;
+    let small = |what: &str| ["--set".to_owned(), format!("storage.{what}_bytes={}", 8 << 20)];
+    cluster.nodes[2].extra = ["cache", "write_buffers"].map(small).concat();
+    let before = cluster.log(2)?.len();
+    cluster.start_node(2)?;
+    cluster.wait_ready(3).await?;
+    let damaged = damage_tables(&partition(&cluster, 2, 0), turn_bytes)?;
+    // More than the cache holds, so that what is read next is read from the disk.
+    let mut third = cluster.client(2).await?;
+    for n in 0..200 {
+        client
+            .put(format!("large{n}"), value(n).repeat(100), None)
+            .await?;
+        third
+            .get(format!("large{n}"), Some(GetOptions::new().with_serializable()))
+            .await?;
+    }
+    // It cannot say what it has.
+    let checked = cluster.command(0, &["partitions", "check", "0"])?.output()?;
+    ensure!(!checked.status.success(), "{checked:?}");
+    wait_rebuilt(&cluster, before, &damaged).await?;
+    cluster.holdfast(0, &["partitions", "check", "0"])?;
+    Ok(())
+}
+
+/// Where a node has its replicas of a partition.
+fn partition(cluster: &Cluster, position: usize, partition: u32) -> PathBuf {
+    storage::partitions_path(&cluster.nodes[position].data).join(partition.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,10 +140,10 @@ async fn the_only_replica_is_kept_though_it_is_damaged() -> Result<()> {
     let mut cluster = Cluster::start(1, 1).await?;
     put_all(&mut cluster.client(0).await?).await?;
     cluster.stop(0).await?;
-    let partition = cluster.nodes[0].data.join("partitions").join("1");
+    let tables = partition(&cluster, 0, 1);
     let aside = cluster.dir.path().join("aside");
-    copy(&partition, &aside)?;
-    let damaged = damage_tables(&partition, cut)?;
+    copy(&tables, &aside)?;
+    let damaged = damage_tables(&tables, cut)?;
     let before = cluster.log(0)?.len();
     cluster.start_node(0)?;
     until("the damaged replica is kept", LIMIT, || async {

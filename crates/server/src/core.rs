@@ -401,7 +401,7 @@ impl Core {
         self.broken.lock().contains(&replica)
     }
 
-    /// Remembers whether the replica here differs from its leader.
+    /// Remembers which replicas differ from the one here, which leads; none, if all are equal.
     pub fn mark_differing(&self, partition: PartitionId, replicas: Vec<ReplicaId>) {
         let mut differing = self.differing.lock();
         match replicas.is_empty() {

@@ -10,7 +10,8 @@ use checker::history::Outcome;
 use etcd_client::{Client as Etcd, Compare, CompareOp, Txn, TxnOp, TxnOpResponse};
 
 use crate::client::Client;
-use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::process::{OverEtcd, Process};
+use crate::record::{Judge, Past, Record, Recorded, fate};
 use crate::{Finding, Workload};
 
 /// Lists in use at a time.
@@ -31,20 +32,14 @@ impl Workload for Append {
     }
 
     async fn work(&self, client: Client) {
-        let mut name = Name::of(&client);
         let mut number = 0;
-        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        let mut process = Process::start(&self.record, &client, self.namespace()).await;
         while client.goes_on() {
             let steps: Vec<Step> = (0..1 + client.below(3))
                 .map(|_| step(&client, &mut number))
                 .collect();
-            let doing = perform(&mut etcd, &steps);
-            let answer = self
-                .record
-                .operate(&client, &mut name, node, steps.clone(), doing)
-                .await;
-            if answer.is_none() && client.once_in(2) {
-                (node, etcd) = client.connect(self.namespace()).await;
+            if process.ask(steps).await.is_none() && client.once_in(2) {
+                process.turn().await;
             }
             client.pause(0, 50).await;
         }
@@ -139,50 +134,53 @@ fn key(step: &Step) -> &str {
     }
 }
 
-async fn perform(etcd: &mut Etcd, steps: &[Step]) -> Result<Vec<Step>, Outcome<()>> {
-    let mut lists = lists(etcd, steps).await?;
-    let unchanged: Vec<_> = lists
-        .iter()
-        .map(|(key, list)| Compare::mod_revision(key.as_str(), CompareOp::Equal, list.revision))
-        .collect();
-    let (mut seen, mut writes) = (Vec::new(), false);
-    for step in steps {
-        let list = lists.get_mut(key(step)).map(|list| &mut list.elements);
-        let Some(list) = list else { continue };
-        seen.push(match step {
-            Step::Read { key, .. } => Step::Read {
-                key: key.clone(),
-                seen: Some(list.clone()),
-            },
-            Step::Append { value, .. } => {
-                writes = true;
-                list.push(*value);
-                step.clone()
-            }
-        });
-    }
-    // All lists were read by one transaction: nothing is left to do if none is written.
-    if !writes {
-        return Ok(seen);
-    }
-    let written = steps
-        .iter()
-        .filter(|step| matches!(step, Step::Append { .. }))
-        .map(key);
-    let written: std::collections::BTreeSet<&str> = written.collect();
-    let puts: Vec<_> = written
-        .into_iter()
-        .map(|key| {
-            let elements = lists[key].elements.iter().map(u64::to_string).collect::<Vec<_>>();
-            TxnOp::put(key, elements.join(" "), None)
-        })
-        .collect();
-    let done = etcd
-        .txn(Txn::new().when(unchanged).and_then(puts))
-        .await
-        .map_err(|error| fate(&error))?;
-    match done.succeeded() {
-        true => Ok(seen),
-        false => Err(Outcome::Failed("a list has changed".into())),
+#[async_trait]
+impl OverEtcd for Append {
+    async fn perform(etcd: &mut Etcd, steps: &Vec<Step>) -> Result<Vec<Step>, Outcome<()>> {
+        let mut lists = lists(etcd, steps).await?;
+        let unchanged: Vec<_> = lists
+            .iter()
+            .map(|(key, list)| Compare::mod_revision(key.as_str(), CompareOp::Equal, list.revision))
+            .collect();
+        let (mut seen, mut writes) = (Vec::new(), false);
+        for step in steps {
+            let list = lists.get_mut(key(step)).map(|list| &mut list.elements);
+            let Some(list) = list else { continue };
+            seen.push(match step {
+                Step::Read { key, .. } => Step::Read {
+                    key: key.clone(),
+                    seen: Some(list.clone()),
+                },
+                Step::Append { value, .. } => {
+                    writes = true;
+                    list.push(*value);
+                    step.clone()
+                }
+            });
+        }
+        // All lists were read by one transaction: nothing is left to do if none is written.
+        if !writes {
+            return Ok(seen);
+        }
+        let written = steps
+            .iter()
+            .filter(|step| matches!(step, Step::Append { .. }))
+            .map(key);
+        let written: std::collections::BTreeSet<&str> = written.collect();
+        let puts: Vec<_> = written
+            .into_iter()
+            .map(|key| {
+                let elements = lists[key].elements.iter().map(u64::to_string).collect::<Vec<_>>();
+                TxnOp::put(key, elements.join(" "), None)
+            })
+            .collect();
+        let done = etcd
+            .txn(Txn::new().when(unchanged).and_then(puts))
+            .await
+            .map_err(|error| fate(&error))?;
+        match done.succeeded() {
+            true => Ok(seen),
+            false => Err(Outcome::Failed("a list has changed".into())),
+        }
     }
 }

@@ -8,7 +8,8 @@ use checker::history::Outcome;
 use etcd_client::{Client as Etcd, Compare, CompareOp, GetOptions, Txn, TxnOp};
 
 use crate::client::Client;
-use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::process::{OverEtcd, Process};
+use crate::record::{Judge, Past, Record, Recorded, fate};
 use crate::{Finding, Workload};
 
 const ACCOUNTS: u64 = 5;
@@ -40,8 +41,7 @@ impl Workload for Bank {
     }
 
     async fn work(&self, client: Client) {
-        let mut name = Name::of(&client);
-        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        let mut process = Process::start(&self.record, &client, self.namespace()).await;
         while client.goes_on() {
             let from = client.below(ACCOUNTS);
             let ask = match client.once_in(3) {
@@ -52,26 +52,17 @@ impl Workload for Bank {
                     amount: 1 + client.below(40),
                 },
             };
-            let doing = perform(&mut etcd, &ask);
-            let answer = self
-                .record
-                .operate(&client, &mut name, node, ask.clone(), doing)
-                .await;
-            if answer.is_none() || client.once_in(30) {
-                (node, etcd) = client.connect(self.namespace()).await;
+            if process.ask(ask).await.is_none() || client.once_in(30) {
+                process.turn().await;
             }
             client.pause(0, 50).await;
         }
     }
 
     async fn finish(&self, client: &Client) -> Result<(), String> {
-        let (mut name, node) = (Name::of(client), client.any_node());
-        let mut etcd = client.etcd(node, self.namespace()).await;
-        let doing = perform(&mut etcd, &Ask::Read);
-        let read = self
-            .record
-            .operate(client, &mut name, node, Ask::Read, doing)
-            .await;
+        let node = client.any_node();
+        let mut process = Process::start_at(&self.record, client, self.namespace(), node).await;
+        let read = process.ask(Ask::Read).await;
         read.map(drop)
             .ok_or_else(|| "the last read was not answered".into())
     }
@@ -124,25 +115,28 @@ async fn balances(etcd: &mut Etcd) -> Result<Balances, Outcome<()>> {
         .collect()
 }
 
-async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
-    let now = balances(etcd).await?;
-    let Ask::Transfer { from, to, amount } = ask else {
-        let only = now.into_iter().map(|(at, (balance, _))| (at, balance));
-        return Ok(Answer::Balances(only.collect()));
-    };
-    let (Some(giver), Some(taker)) = (now.get(from), now.get(to)) else {
-        return Err(Outcome::Unknown("an account is missing".into()));
-    };
-    let amount = *amount as i64;
-    if giver.0 < amount {
-        return Ok(Answer::Transferred(false));
+#[async_trait]
+impl OverEtcd for Bank {
+    async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
+        let now = balances(etcd).await?;
+        let Ask::Transfer { from, to, amount } = ask else {
+            let only = now.into_iter().map(|(at, (balance, _))| (at, balance));
+            return Ok(Answer::Balances(only.collect()));
+        };
+        let (Some(giver), Some(taker)) = (now.get(from), now.get(to)) else {
+            return Err(Outcome::Unknown("an account is missing".into()));
+        };
+        let amount = *amount as i64;
+        if giver.0 < amount {
+            return Ok(Answer::Transferred(false));
+        }
+        let unchanged = [(from, giver), (to, taker)]
+            .map(|(at, (_, revision))| Compare::mod_revision(account(*at), CompareOp::Equal, *revision));
+        let moved = [(from, giver.0 - amount), (to, taker.0 + amount)]
+            .map(|(at, balance)| TxnOp::put(account(*at), balance.to_string(), None));
+        let done = etcd.txn(Txn::new().when(unchanged).and_then(moved)).await;
+        Ok(Answer::Transferred(
+            done.map_err(|error| fate(&error))?.succeeded(),
+        ))
     }
-    let unchanged = [(from, giver), (to, taker)]
-        .map(|(at, (_, revision))| Compare::mod_revision(account(*at), CompareOp::Equal, *revision));
-    let moved = [(from, giver.0 - amount), (to, taker.0 + amount)]
-        .map(|(at, balance)| TxnOp::put(account(*at), balance.to_string(), None));
-    let done = etcd.txn(Txn::new().when(unchanged).and_then(moved)).await;
-    Ok(Answer::Transferred(
-        done.map_err(|error| fate(&error))?.succeeded(),
-    ))
 }

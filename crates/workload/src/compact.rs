@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 use async_trait::async_trait;
+use checker::history::Outcome;
 use checker::revision::{Answer, Ask};
 use checker::watch::Message;
 use etcd_client::{Client as Etcd, WatchOptions};
@@ -12,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, PATIENCE};
 use crate::log::{self, Log};
-use crate::record::{Judge, Name, Past, Record, Recorded};
+use crate::process::{OverEtcd, Process};
+use crate::record::{Judge, Past, Record, Recorded};
 use crate::{Finding, Workload, etcd, kv};
 
 /// How far back reads go.
@@ -50,41 +52,37 @@ impl Workload for Compaction {
             }
             return;
         }
-        let (mut name, mut number) = (Name::of(&client), 0);
-        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        let mut number = 0;
+        let mut process = Process::start(&self.record, &client, self.namespace()).await;
         while client.goes_on() {
             number += 1;
             if client.once_in(25) {
-                self.compact(&client, &mut etcd).await;
+                self.compact(&client, process.etcd()).await;
             }
             let ask = match client.once_in(4) {
                 true => self.past(&client),
                 false => kv::next(&client, number),
             };
-            let doing = etcd::ask(&mut etcd, &ask);
-            let asked = ask.clone();
-            let answer = self.record.operate(&client, &mut name, node, asked, doing).await;
-            if answer.is_none() && !matches!(ask, Ask::Range { revision: 1.., .. }) || client.once_in(50) {
-                (node, etcd) = client.connect(self.namespace()).await;
+            // What is compacted is refused, wherever one asks.
+            let may_be_refused = matches!(ask, Ask::Range { revision: 1.., .. });
+            if process.ask(ask).await.is_none() && !may_be_refused || client.once_in(50) {
+                process.turn().await;
             }
             client.pause(0, 30).await;
         }
     }
 
     async fn finish(&self, client: &Client) -> Result<(), String> {
-        let mut name = Name::of(client);
         let mut through = 0;
         for node in 0..client.site.endpoints.len() {
-            let mut etcd = client.etcd(node, self.namespace()).await;
+            let mut process = Process::start_at(&self.record, client, self.namespace(), node).await;
             let ask = Ask::Range {
                 key: "a".into(),
                 end: Some("z".into()),
                 revision: 0,
                 serializable: false,
             };
-            let doing = etcd::ask(&mut etcd, &ask);
-            let asked = ask.clone();
-            let read = self.record.operate(client, &mut name, node, asked, doing).await;
+            let read = process.ask(ask).await;
             through = read.ok_or("the last read was not answered")?.revision;
         }
         while self.known.load(Ordering::Relaxed) < through {
@@ -111,6 +109,13 @@ impl Judge for Compaction {
 
     fn concerns(ask: &Ask, key: &str) -> bool {
         kv::touches(ask, key)
+    }
+}
+
+#[async_trait]
+impl OverEtcd for Compaction {
+    async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
+        etcd::ask(etcd, ask).await
     }
 }
 

@@ -2,11 +2,14 @@
 //! its revision, and the log tells what each revision did.
 
 use async_trait::async_trait;
+use checker::history::Outcome;
 use checker::revision::{self, Answer, Ask, Compare, Operation};
+use etcd_client::Client as Etcd;
 
 use crate::client::Client;
 use crate::log::{self, Log};
-use crate::record::{Judge, Name, Past, Record, Recorded};
+use crate::process::{OverEtcd, Process};
+use crate::record::{Judge, Past, Record, Recorded};
 use crate::{Finding, Workload, etcd};
 
 /// Keys that all clients share.
@@ -25,19 +28,13 @@ impl Workload for Kv {
     }
 
     async fn work(&self, client: Client) {
-        let mut name = Name::of(&client);
         let mut number = 0;
-        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        let mut process = Process::start(&self.record, &client, self.namespace()).await;
         while client.goes_on() {
             number += 1;
-            let ask = next(&client, number);
-            let doing = etcd::ask(&mut etcd, &ask);
-            let answer = self
-                .record
-                .operate(&client, &mut name, node, ask.clone(), doing)
-                .await;
+            let answer = process.ask(next(&client, number)).await;
             if answer.is_none() || client.once_in(50) {
-                (node, etcd) = client.connect(self.namespace()).await;
+                process.turn().await;
             }
             client.pause(0, 30).await;
         }
@@ -72,6 +69,13 @@ impl Judge for Kv {
 
     fn concerns(ask: &Ask, key: &str) -> bool {
         touches(ask, key)
+    }
+}
+
+#[async_trait]
+impl OverEtcd for Kv {
+    async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
+        etcd::ask(etcd, ask).await
     }
 }
 

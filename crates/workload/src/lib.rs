@@ -16,6 +16,7 @@ pub mod lock;
 pub mod log;
 pub mod moves;
 pub mod numbers;
+pub mod process;
 pub mod record;
 pub mod register;
 pub mod set;

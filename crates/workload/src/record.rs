@@ -20,7 +20,7 @@ use crate::{Finding, Tally};
 /// What a workload asks, is answered and has to know, and what its history must be like.
 pub trait Judge: Sized + Send + Sync + 'static {
     /// What is asked.
-    type Ask: Clone + Serialize + DeserializeOwned + Send;
+    type Ask: Clone + Serialize + DeserializeOwned + Send + Sync;
     /// What is answered.
     type Answer: Clone + Serialize + DeserializeOwned + Send;
     /// What has to be known beside what clients saw.

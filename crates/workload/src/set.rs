@@ -8,7 +8,8 @@ use checker::set::{self, Answer, Ask, Wrong};
 use etcd_client::{Client as Etcd, GetOptions};
 
 use crate::client::Client;
-use crate::record::{Judge, Name, Past, Record, Recorded, fate};
+use crate::process::{OverEtcd, Process};
+use crate::record::{Judge, Past, Record, Recorded, fate};
 use crate::{Finding, Workload};
 
 /// The workload.
@@ -24,36 +25,25 @@ impl Workload for Set {
     }
 
     async fn work(&self, client: Client) {
-        let mut name = Name::of(&client);
         let mut number = 0;
-        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        let mut process = Process::start(&self.record, &client, self.namespace()).await;
         while client.goes_on() {
             number += 1;
             let ask = match client.once_in(20) {
                 true => Ask::Read,
                 false => Ask::Add(client.id * 1_000_000 + number),
             };
-            let doing = perform(&mut etcd, &ask);
-            let answer = self
-                .record
-                .operate(&client, &mut name, node, ask.clone(), doing)
-                .await;
-            if answer.is_none() {
-                (node, etcd) = client.connect(self.namespace()).await;
+            if process.ask(ask).await.is_none() {
+                process.turn().await;
             }
             client.pause(5, 60).await;
         }
     }
 
     async fn finish(&self, client: &Client) -> Result<(), String> {
-        let mut name = Name::of(client);
         for node in 0..client.site.endpoints.len() {
-            let mut etcd = client.etcd(node, self.namespace()).await;
-            let doing = perform(&mut etcd, &Ask::Read);
-            let read = self
-                .record
-                .operate(client, &mut name, node, Ask::Read, doing)
-                .await;
+            let mut process = Process::start_at(&self.record, client, self.namespace(), node).await;
+            let read = process.ask(Ask::Read).await;
             read.ok_or("the last read was not answered")?;
         }
         Ok(())
@@ -88,24 +78,27 @@ impl Judge for Set {
     }
 }
 
-async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
-    let failed = |error: etcd_client::Error| fate(&error);
-    match ask {
-        Ask::Add(element) => {
-            etcd.put(format!("e{element}"), "", None).await.map_err(failed)?;
-            Ok(Answer::Added)
-        }
-        Ask::Read => {
-            let options = GetOptions::new().with_prefix().with_keys_only();
-            let got = etcd.get("e", Some(options)).await.map_err(failed)?;
-            let numbers = got
-                .kvs()
-                .iter()
-                .map(|kv| kv.key_str().unwrap_or_default()[1..].parse());
-            let elements: Result<BTreeSet<u64>, _> = numbers.collect();
-            Ok(Answer::Elements(
-                elements.map_err(|_| Outcome::Unknown("no number".into()))?,
-            ))
+#[async_trait]
+impl OverEtcd for Set {
+    async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
+        let failed = |error: etcd_client::Error| fate(&error);
+        match ask {
+            Ask::Add(element) => {
+                etcd.put(format!("e{element}"), "", None).await.map_err(failed)?;
+                Ok(Answer::Added)
+            }
+            Ask::Read => {
+                let options = GetOptions::new().with_prefix().with_keys_only();
+                let got = etcd.get("e", Some(options)).await.map_err(failed)?;
+                let numbers = got
+                    .kvs()
+                    .iter()
+                    .map(|kv| kv.key_str().unwrap_or_default()[1..].parse());
+                let elements: Result<BTreeSet<u64>, _> = numbers.collect();
+                Ok(Answer::Elements(
+                    elements.map_err(|_| Outcome::Unknown("no number".into()))?,
+                ))
+            }
         }
     }
 }

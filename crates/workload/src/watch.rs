@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::client::{Client, PATIENCE};
 use crate::log::{self, Log};
+use crate::process::{OverEtcd, Process};
 use crate::record::{Judge, Name, Past, Record, Recorded, fate};
 use crate::{Finding, Workload};
 
@@ -157,8 +158,8 @@ fn told(past: &Past<Watching>, watcher: usize) -> Vec<(usize, &Message)> {
 
 impl Watching {
     async fn write(&self, client: Client) {
-        let (mut name, mut number) = (Name::of(&client), 0);
-        let (mut node, mut etcd) = client.connect(self.namespace()).await;
+        let mut number = 0;
+        let mut process = Process::start(&self.record, &client, self.namespace()).await;
         while client.goes_on() {
             number += 1;
             let key = key(client.below(KEYS));
@@ -169,11 +170,8 @@ impl Watching {
                     value: format!("{}.{number}", client.id),
                 },
             };
-            let doing = perform(&mut etcd, &ask);
-            let asked = ask.clone();
-            let written = self.record.operate(&client, &mut name, node, asked, doing).await;
-            if written.is_none() {
-                (node, etcd) = client.connect(self.namespace()).await;
+            if process.ask(ask).await.is_none() {
+                process.turn().await;
             }
             client.pause(0, 60).await;
         }
@@ -279,12 +277,15 @@ impl Watching {
     }
 }
 
-async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
-    let done = match ask {
-        Ask::Put { key, value } => etcd.put(key.as_str(), value.as_str(), None).await.map(drop),
-        Ask::Delete(key) => etcd.delete(key.as_str(), None).await.map(drop),
-        Ask::Watch(_) => return Err(Outcome::Failed("a watcher does not write".into())),
-    };
-    done.map_err(|error| fate(&error))?;
-    Ok(Answer::Done)
+#[async_trait]
+impl OverEtcd for Watching {
+    async fn perform(etcd: &mut Etcd, ask: &Ask) -> Result<Answer, Outcome<()>> {
+        let done = match ask {
+            Ask::Put { key, value } => etcd.put(key.as_str(), value.as_str(), None).await.map(drop),
+            Ask::Delete(key) => etcd.delete(key.as_str(), None).await.map(drop),
+            Ask::Watch(_) => return Err(Outcome::Failed("a watcher does not write".into())),
+        };
+        done.map_err(|error| fate(&error))?;
+        Ok(Answer::Done)
+    }
 }
