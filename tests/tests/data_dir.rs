@@ -76,7 +76,7 @@ async fn damaged_blocks_are_named_never_served_and_rebuilt_from_peers() -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_that_a_read_meets_is_refused_and_rebuilt_from_peers() -> Result<()> {
     let (mut cluster, _) = stopped_with_tables().await?;
-    let damaged = damage_tables(&partition(&cluster, 2, 1), turn_bytes)?;
+    let damaged = damage_tables(&partition(&cluster, 2, 1), turn_later_bytes)?;
     let before = cluster.log(2)?.len();
     cluster.start_node(2)?;
     cluster.wait_ready(3).await?;
@@ -112,15 +112,15 @@ async fn a_meta_replica_damaged_under_a_running_node_is_replaced() -> Result<()>
     cluster.start_node(2)?;
     cluster.wait_ready(3).await?;
     let damaged = damage_tables(&partition(&cluster, 2, 0), turn_bytes)?;
-    // More than the cache holds, so that what is read next is read from the disk.
+    // More than the cache holds, so that what is read after it is read from the disk.
+    let large = |n: usize| format!("large{n}");
+    for n in 0..200 {
+        client.put(large(n), value(n).repeat(100), None).await?;
+    }
     let mut third = cluster.client(2).await?;
     for n in 0..200 {
-        client
-            .put(format!("large{n}"), value(n).repeat(100), None)
-            .await?;
-        third
-            .get(format!("large{n}"), Some(GetOptions::new().with_serializable()))
-            .await?;
+        let stale = GetOptions::new().with_serializable();
+        third.get(large(n), Some(stale)).await?;
     }
     // It cannot say what it has.
     let checked = cluster.command(0, &["partitions", "check", "0"])?.output()?;
@@ -207,11 +207,20 @@ fn damage_tables(partition: &Path, damage: impl Fn(&Path) -> Result<()>) -> Resu
     damaged.context("no table to damage")
 }
 
-/// Turns bytes all over a file, but at its ends, where a table keeps what is read when it is opened.
+/// Turns bytes all over a file, but at its end, where a table keeps what is read when it is opened.
 fn turn_bytes(file: &Path) -> Result<()> {
+    turn_from(file, 0)
+}
+
+/// The same, and but the first third: a replica can be opened, and what clients wrote is damaged.
+fn turn_later_bytes(file: &Path) -> Result<()> {
+    turn_from(file, std::fs::metadata(file)?.len() as usize / 3)
+}
+
+fn turn_from(file: &Path, start: usize) -> Result<()> {
     let mut bytes = std::fs::read(file)?;
     let end = bytes.len() / 10 * 9;
-    bytes[..end]
+    bytes[start..end]
         .iter_mut()
         .step_by(1000)
         .for_each(|byte| *byte ^= 0xff);
