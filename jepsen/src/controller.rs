@@ -9,6 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::clock::WallClock;
 use crate::disk::Disk;
+use crate::excuse::Excuse;
 use crate::hosts::Hosts;
 use crate::system;
 
@@ -35,8 +36,8 @@ pub struct Controller {
     pub held_down: u32,
     /// It was asked to stop.
     pub stopping: bool,
-    /// So many faults last that may end its process.
-    pub excused: u32,
+    /// Whether its process may end by itself.
+    pub excuse: Excuse,
     /// Something is wrong with its disk.
     pub disk_hurt: bool,
     binary: PathBuf,
@@ -65,7 +66,7 @@ impl Controller {
             paused: false,
             held_down: 0,
             stopping: false,
-            excused: 0,
+            excuse: Excuse::default(),
             disk_hurt: false,
             binary: binary.to_owned(),
             join: if position == 0 { Vec::new() } else { join.collect() },

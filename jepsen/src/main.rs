@@ -8,6 +8,7 @@ mod cluster;
 mod controller;
 mod cuts;
 mod disk;
+mod excuse;
 mod fabric;
 mod ground;
 mod hosts;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use env::{Blocking, Env, SeededRng, SystemClock, TcpNet};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use workload::{Client, Site, Workload, kept, space};
 
 use crate::cluster::Cluster;
@@ -279,7 +280,7 @@ impl Run {
         torment.end(cluster, self.now())?;
         for controller in &mut cluster.controllers {
             controller.held_down = 0;
-            controller.excused = 0;
+            controller.excuse.mend_all(Instant::now());
             controller.disk_hurt = false;
             controller.start()?;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::nemesis::{Begun, Nemesis};
@@ -141,7 +142,7 @@ impl Torment {
     pub fn look_after(&mut self, cluster: &mut Cluster, now: Duration) -> Result<()> {
         for (at, status) in cluster.ended()? {
             let controller = &mut cluster.controllers[at];
-            if controller.excused == 0 && !controller.stopping {
+            if !controller.excuse.holds(Instant::now()) && !controller.stopping {
                 let text = format!("node {} ended by itself: {status}", at + 1);
                 self.lines.add(&Fault {
                     from_ms: now.as_millis() as u64,
@@ -152,7 +153,7 @@ impl Torment {
                 })?;
                 self.odd_ends.push(text);
             }
-            if controller.excused == 0 && controller.held_down == 0 {
+            if !controller.excuse.lasts() && controller.held_down == 0 {
                 controller.start()?;
             }
         }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use tokio::time::Instant;
 
 use super::{Begun, Nemesis, target};
 use crate::cluster::Cluster;
@@ -51,7 +52,9 @@ impl Nemesis for Disks {
         };
         let controller = &mut cluster.controllers[victim];
         controller.disk_hurt = true;
-        controller.excused += self.excuses();
+        if self.may_end_a_process() {
+            controller.excuse.begin();
+        }
         let before = controller.disk.trouble(|trouble| trouble.count);
         let mut text = format!("{} of [{}]", self.name(), victim + 1);
         match self {
@@ -90,9 +93,9 @@ impl Nemesis for Disks {
 }
 
 impl Disks {
-    /// A process may end because of it; a disk that is merely slow is no reason to.
-    fn excuses(&self) -> u32 {
-        u32::from(!matches!(self, Disks::Slow))
+    /// A disk that is merely slow is no reason to.
+    fn may_end_a_process(self) -> bool {
+        !matches!(self, Disks::Slow)
     }
 
     fn mend(self, cluster: &mut Cluster, victim: usize, before: Count) -> Result<Option<String>> {
@@ -106,7 +109,9 @@ impl Disks {
             trouble.count
         });
         controller.disk_hurt = false;
-        controller.excused = controller.excused.saturating_sub(self.excuses());
+        if self.may_end_a_process() {
+            controller.excuse.mend(Instant::now());
+        }
         // It may have ended because of this, or be about to.
         let ended = match controller.ended()? {
             Some(status) => format!(", the process ended: {status}"),
