@@ -4,7 +4,8 @@
 //! A node holds one replica of a partition at a time. A member that is not wanted any more, on a node where another one is
 //! wanted, therefore goes first, though the group is smaller meanwhile: the other one cannot begin before.
 //!
-//! Invariant: a replica votes only after it has caught up, and a leader that is to go hands over before it goes.
+//! Invariant: a replica votes only after it has caught up, a leader that is to go hands over before it goes, and no change
+//! of voters is begun that leaves a majority of them out of reach.
 
 #[cfg(test)]
 mod tests;
@@ -110,7 +111,18 @@ fn clear_the_way(wanted: &Partition, members: &Members) -> Option<Change> {
     match (members.joint, *id == members.own) {
         (true, _) => None,
         (false, true) => heirs.next().map(|heir| Change::HandOver(*heir)),
-        (false, false) => Some(Change::SetVoters(left)),
+        (false, false) => Some(set_voters(left, members)),
+    }
+}
+
+/// Makes these vote, if a majority of them could go on alone. Else the group would stand still from the moment in which the
+/// change is written until one of the missing comes back, though it can write now.
+fn set_voters(voters: BTreeSet<ReplicaId>, members: &Members) -> Change {
+    let up = voters.intersection(&members.caught_up).count();
+    // What is half done already needs that majority anyway.
+    match up > voters.len() / 2 || members.joint {
+        true => Change::SetVoters(voters),
+        false => Change::Wait,
     }
 }
 
@@ -121,7 +133,7 @@ fn towards(target: &BTreeSet<ReplicaId>, members: &Members, impatient: bool) -> 
     let ready = |id: &ReplicaId| members.voters.contains(id) || members.caught_up.contains(id);
     if target.iter().all(ready) {
         if target.contains(&members.own) {
-            return Change::SetVoters(target.clone());
+            return set_voters(target.clone(), members);
         }
         let heir = target
             .iter()
@@ -133,7 +145,7 @@ fn towards(target: &BTreeSet<ReplicaId>, members: &Members, impatient: bool) -> 
                 // All that is missing is somebody who could take over.
                 match voters == members.voters && !members.joint {
                     true => Change::Wait,
-                    false => Change::SetVoters(voters),
+                    false => set_voters(voters, members),
                 }
             }
         };
@@ -145,7 +157,7 @@ fn towards(target: &BTreeSet<ReplicaId>, members: &Members, impatient: bool) -> 
         .copied()
         .collect();
     if impatient && (partial != members.voters || members.joint) {
-        return Change::SetVoters(partial);
+        return set_voters(partial, members);
     }
     Change::Wait
 }

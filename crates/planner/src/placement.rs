@@ -111,7 +111,7 @@ struct Planning<'a> {
     active: BTreeSet<NodeId>,
     /// Wanted replicas per active node, the meta partition left out, planned ones counted.
     load: BTreeMap<NodeId, usize>,
-    /// Partitions that are still moving towards what is already wanted.
+    /// Partitions that are still moving towards what is already wanted, but for those that wait for a node that is gone.
     busy: usize,
     steps: Vec<Step>,
 }
@@ -137,6 +137,7 @@ impl<'a> Planning<'a> {
             if let Some(group) = seen.partitions.get(&PartitionId(partition.id))
                 && group.leader.is_some()
                 && (!settled(partition, group) || partition.is_moving())
+                && !waits_for_the_dead(partition, group, seen)
             {
                 busy += 1;
             }
@@ -186,7 +187,10 @@ impl<'a> Planning<'a> {
             return;
         }
         let settled = settled(partition, group);
-        if self.remove_broken(partition, group) || (settled && self.end_move(partition, group)) {
+        if self.remove_broken(partition, group)
+            || self.call_off(partition, group)
+            || (settled && self.end_move(partition, group))
+        {
             return;
         }
         let staying = partition
@@ -202,6 +206,18 @@ impl<'a> Planning<'a> {
         if settled {
             self.drop_surplus(partition, group);
         }
+    }
+
+    /// Drops what is to begin on a node that is leaving, and is no voter yet: it may never catch up.
+    fn call_off(&mut self, partition: &Partition, group: &PartitionSeen) -> bool {
+        let begun = partition
+            .replicas
+            .iter()
+            .find(|replica| !self.is_active(replica) && !group.voters.contains(&ReplicaId(replica.id)));
+        if let Some(replica) = begun {
+            self.remove(partition, replica, "node is leaving");
+        }
+        begun.is_some()
     }
 
     /// Drops a replica whose heir has caught up. The membership is settled, so the heir votes if it is to.
@@ -315,7 +331,8 @@ impl<'a> Planning<'a> {
         let Some(group) = self.seen.partitions.get(&PartitionId::META) else {
             return;
         };
-        if group.leader.is_none() || self.remove_broken(partition, group) {
+        if group.leader.is_none() || self.remove_broken(partition, group) || self.demote_new(partition, group)
+        {
             return;
         }
         let (id, generation) = (PartitionId::META, partition.generation);
@@ -377,14 +394,29 @@ impl<'a> Planning<'a> {
         if let Some(replica) = leaving
             && caught_up.count() >= target
         {
-            self.steps.push(Step::SetVoter {
-                partition: PartitionId::META,
-                generation: partition.generation,
-                replica: ReplicaId(replica.id),
-                voter: false,
-                reason: "node is leaving",
-            });
+            self.demote(partition, replica);
         }
+    }
+
+    /// A replica of the meta partition that is to vote, and does not yet, on a node that is leaving: it may never catch up.
+    fn demote_new(&mut self, partition: &Partition, group: &PartitionSeen) -> bool {
+        let begun = partition.replicas.iter().find(|replica| {
+            replica.voter && !self.is_active(replica) && !group.voters.contains(&ReplicaId(replica.id))
+        });
+        if let Some(replica) = begun {
+            self.demote(partition, replica);
+        }
+        begun.is_some()
+    }
+
+    fn demote(&mut self, partition: &Partition, replica: &Replica) {
+        self.steps.push(Step::SetVoter {
+            partition: PartitionId::META,
+            generation: partition.generation,
+            replica: ReplicaId(replica.id),
+            voter: false,
+            reason: "node is leaving",
+        });
     }
 
     /// When all is settled: moves replicas from the fullest node to the emptiest.
@@ -428,6 +460,14 @@ impl<'a> Planning<'a> {
             });
         }
     }
+}
+
+/// Whether a replica that is to begin is on a node that does not answer. Nothing goes on there, and nothing is sent: who
+/// waits for it must not keep others from being changed.
+fn waits_for_the_dead(partition: &Partition, group: &PartitionSeen, seen: &Observed) -> bool {
+    let begins = |replica: &&Replica| !group.voters.contains(&ReplicaId(replica.id));
+    let mut begun = partition.replicas.iter().filter(begins);
+    begun.any(|replica| !seen.alive.contains(&NodeId(replica.node)))
 }
 
 /// Whether a majority of the voters left without a replica has caught up.

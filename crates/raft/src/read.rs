@@ -27,7 +27,7 @@ pub struct ReadPoint {
     pub term: u64,
     /// That leader: a term may have two, of which one can commit. 0: not told.
     pub leader: ReplicaId,
-    /// The entry there, and all before it, are committed.
+    /// All that was committed when it was confirmed is at or before it. Its entry is itself committed if the leader is told.
     pub index: u64,
 }
 
@@ -124,9 +124,23 @@ async fn round(group: &Group) -> Result<Option<ReadPoint>, ReadError> {
     };
     let id = *confirmed.read_log_id().log_id();
     match wait_applied(&group.progress, id.index, group.timing.election_max()).await {
-        Ok(()) => Ok(Some(point(id))),
+        Ok(()) => Ok(Some(known_committed(point(id), &id, &group.progress))),
         Err(ReadError::Deadline(_)) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// The point as it may be told to others. A leader is confirmed by who answers its heartbeats, and may name an entry that
+/// nobody else has yet: its own first one. If another leader overwrites that while it is waited for, the read is none the
+/// worse, since all that was committed when it came is applied; but who takes the point's word for that entry would commit
+/// what was discarded. An applied entry of the same leader shows that those before it are committed too.
+fn known_committed(point: ReadPoint, id: &LogId, progress: &Progress) -> ReadPoint {
+    match progress.is_by(id.leader_id) {
+        true => point,
+        false => ReadPoint {
+            leader: ReplicaId(0),
+            ..point
+        },
     }
 }
 

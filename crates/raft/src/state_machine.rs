@@ -28,13 +28,16 @@ use crate::convert::{applied_in, applied_out};
 use crate::listener::ApplyListener;
 use crate::trouble::Trouble;
 use crate::types::{
-    EncodedBatch, LogId, Payload, Snapshot, SnapshotData, SnapshotMeta, StoredMembership, TypeConfig,
+    EncodedBatch, LeaderId, LogId, Payload, Snapshot, SnapshotData, SnapshotMeta, StoredMembership,
+    TypeConfig,
 };
 
 /// How far the state has come, and whether it goes on.
 #[derive(Debug, Clone, Copy, Default)]
 struct Reached {
     index: u64,
+    /// Term and leader whose entry that is.
+    by: (u64, u64),
     ended: bool,
 }
 
@@ -92,8 +95,16 @@ impl Progress {
         last.ok().filter(|last| enough(last.index)).map(drop).ok_or(Ended)
     }
 
-    fn advance(&self, index: u64) {
-        self.reached.send_modify(|reached| reached.index = index);
+    /// Whether the newest applied entry is this leader's.
+    pub(crate) fn is_by(&self, leader: LeaderId) -> bool {
+        self.reached.borrow().by == (leader.term, leader.node_id)
+    }
+
+    /// An entry is applied.
+    pub(crate) fn advance(&self, id: &LogId) {
+        let by = (id.leader_id.term, id.leader_id.node_id);
+        self.reached
+            .send_modify(|reached| (reached.index, reached.by) = (id.index, by));
     }
 
     /// Nothing will be applied any more: nobody waits for it longer.
@@ -195,7 +206,7 @@ impl StateMachine {
             .map_err(unreadable)?
             .clock_ms;
         self.progress.advance_clock(clock_ms);
-        self.progress.advance(log_id.index);
+        self.progress.advance(&log_id);
         Ok(Some(log_id))
     }
 
@@ -246,7 +257,7 @@ impl StateMachine {
         self.store.commit(&outcome.changes, &applied)?;
         let outcome = Arc::new(outcome);
         self.listener.applied(self.partition, log_id.index, &outcome);
-        self.progress.advance(log_id.index);
+        self.progress.advance(&log_id);
         Ok(outcome)
     }
 

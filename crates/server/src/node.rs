@@ -166,9 +166,10 @@ impl Node {
             addresses,
             meta,
         };
+        let own = record(&me);
         tasks.spawn(first::follow_up(core.clone(), data.clone(), me, stop.clone()));
         let compare_every = Duration::from_millis(config.limits.compare_replicas_ms);
-        reconcile::start(&core, &data, compare_every, &tasks, &stop);
+        reconcile::start(&core, &data, own, compare_every, &tasks, &stop);
         tasks.spawn(heed_refusals(core.clone(), stop.clone()));
         tasks.spawn(housekeeping::run(core.clone(), stop.clone()));
         ports.serve_clients(client.listen().await?, &core, &config, &stop);

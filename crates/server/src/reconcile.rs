@@ -14,6 +14,7 @@ mod version;
 use std::sync::Arc;
 use std::time::Duration;
 
+use machine::record::meta::Node;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,15 +27,16 @@ pub use observe::observed;
 pub use placement::{LeaderMove, balance_once};
 pub(crate) use replicas::{failed_open, on_disk};
 
-/// Starts all reconcilers; they end at `stop`. Replicas are compared `compare_every` so often.
+/// Starts all reconcilers of this node; they end at `stop`. Replicas are compared `compare_every` so often.
 pub fn start(
     core: &Arc<Core>,
     data: &Arc<DataDir>,
+    own: Node,
     compare_every: Duration,
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) {
-    tasks.spawn(until(stop.clone(), follow::run(core.clone(), data.clone())));
+    tasks.spawn(until(stop.clone(), follow::run(core.clone(), data.clone(), own)));
     tasks.spawn(until(stop.clone(), replicas::run(core.clone(), data.clone())));
     tasks.spawn(until(stop.clone(), membership::run(core.clone())));
     tasks.spawn(until(stop.clone(), placement::run(core.clone())));

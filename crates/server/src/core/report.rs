@@ -76,28 +76,25 @@ impl Core {
             sizes,
         }
         .encode_to_vec();
-        let map = self.map();
-        let others = map
-            .nodes
-            .iter()
-            .filter(|node| node.state != NodeState::Removed as i32 && node.id != self.node.0)
-            .map(|node| {
-                let (node, body) = (NodeId(node.id), body.clone().into());
-                async move {
-                    let told = self
-                        .raft()
-                        .request(
-                            node,
-                            Kind::Status,
-                            PartitionId::META,
-                            body,
-                            request::id(),
-                            PATIENCE,
-                        )
-                        .await;
-                    Some((node, NodeReport::decode(told.ok()?).ok()?))
-                }
-            });
+        // As many as are known, whether or not there is a map here.
+        let peers = self.raft().peers().into_iter();
+        let others = peers.map(|peer| {
+            let (node, body) = (peer.node, body.clone().into());
+            async move {
+                let told = self
+                    .raft()
+                    .request(
+                        node,
+                        Kind::Status,
+                        PartitionId::META,
+                        body,
+                        request::id(),
+                        PATIENCE,
+                    )
+                    .await;
+                Some((node, NodeReport::decode(told.ok()?).ok()?))
+            }
+        });
         let told = futures::future::join_all(others).await;
         let mut reports: BTreeMap<NodeId, NodeReport> = told.into_iter().flatten().collect();
         reports.insert(self.node, self.report(partitions, sizes));

@@ -298,7 +298,11 @@ async fn follow(core: &Arc<Core>, data: &DataDir, me: &Me) {
     if let Err(why) = hold_meta(core, data, me, &mut meta).await {
         core.fatal(&why);
     }
-    settle(core, data, me).await;
+    tokio::join!(settle(core, data, me), keep_meta(core, data, me, meta));
+}
+
+/// Never ends.
+async fn keep_meta(core: &Arc<Core>, data: &DataDir, me: &Me, mut meta: Option<ReplicaId>) {
     // It may be given up while it runs too, and what gives this node another one comes by the very map that is in it.
     let mut missing = false;
     loop {

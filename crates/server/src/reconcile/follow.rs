@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use machine::record::meta::{ClusterMap, NodeState};
+use machine::record::meta::{ClusterMap, Node, NodeState};
 use proto::peer::JoinRequest;
 use raft::KnownPeer;
 use tokio::time::Instant;
@@ -21,8 +21,8 @@ const LOST_AFTER: Duration = Duration::from_secs(4);
 /// Between looks when nothing happens.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// Never ends.
-pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>) {
+/// Never ends. `own`: this node as its process is now, of which the map may know another address.
+pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>, own: Node) {
     let mut seen = 0;
     let mut led_at = Instant::now();
     let mut strangers = 0;
@@ -44,7 +44,7 @@ pub(super) async fn run(core: Arc<Core>, data: Arc<DataDir>) {
         if lost && asked_at.is_none_or(|at: Instant| at.elapsed() > LOST_AFTER) {
             strangers = knocked;
             asked_at = Some(Instant::now());
-            let told = ask_peers(&core).await;
+            let told = ask_peers(&core, &own).await;
             if !told.is_empty() {
                 adopt(&core, &data, told);
             }
@@ -128,12 +128,8 @@ fn peers_of(map: &ClusterMap) -> (Vec<KnownPeer>, Vec<NodeId>) {
 }
 
 /// Asks known peers for all peers, the way a joining node does: they admit a known incarnation again.
-async fn ask_peers(core: &Core) -> BTreeMap<NodeId, String> {
-    let map = core.map();
+async fn ask_peers(core: &Core, own: &Node) -> BTreeMap<NodeId, String> {
     let mut told = BTreeMap::new();
-    let Some(own) = map.nodes.iter().find(|node| node.id == core.node_id().0) else {
-        return told;
-    };
     let request = JoinRequest {
         format: crate::join::FORMAT,
         node_id: own.id,
@@ -148,12 +144,8 @@ async fn ask_peers(core: &Core) -> BTreeMap<NodeId, String> {
         meta_replica_lost: 0,
     };
     tracing::info!("the map here may be old: asking peers for the cluster's nodes");
-    let (peers, _) = peers_of(&map);
-    let addresses: Vec<String> = peers
-        .into_iter()
-        .filter(|known| known.node != core.node_id())
-        .map(|known| known.address)
-        .collect();
+    let known = core.raft().peers().into_iter();
+    let addresses: Vec<String> = known.map(|peer| peer.address).collect();
     let asked = tokio::time::timeout(
         Duration::from_secs(5),
         crate::join::ask(&core.env().net, &addresses, &request),

@@ -16,10 +16,12 @@ use types::{NodeId, PartitionId, ReplicaId};
 
 use crate::core::Core;
 
-/// Partitions whose membership is changed side by side.
+/// Memberships that are changed side by side.
 const AT_ONCE: usize = 24;
-/// Between looks at a replica that has to catch up.
+/// Between looks at a replica that has to catch up, at first.
 const CATCH_UP: Duration = Duration::from_millis(20);
+/// The same when it takes long.
+const SELDOM: Duration = Duration::from_millis(500);
 /// After so long without progress, the change goes on with the replicas that are ready.
 const IMPATIENT_AFTER: Duration = Duration::from_secs(10);
 /// One partition is worked on for at most so long before the map is looked at again from the start.
@@ -42,9 +44,7 @@ pub(super) async fn run(core: Arc<Core>) {
             if unsettled(&core, partition) && working.lock().insert(partition) {
                 let (core, working, places) = (core.clone(), working.clone(), places.clone());
                 driven.push(tokio::spawn(async move {
-                    let permit = places.acquire().await;
-                    drive(&core, partition).await;
-                    drop(permit);
+                    drive(&core, partition, &places).await;
                     working.lock().remove(&partition);
                 }));
             }
@@ -103,11 +103,12 @@ fn unsettled(core: &Core, partition: PartitionId) -> bool {
 }
 
 /// Changes one partition until it is as wanted, led elsewhere, or the turn is over.
-async fn drive(core: &Core, partition: PartitionId) {
+async fn drive(core: &Core, partition: PartitionId, places: &Semaphore) {
     let begun = Instant::now();
     let mut progress = Instant::now();
     let mut avoided = BTreeMap::new();
     while begun.elapsed() < TURN {
+        let place = places.acquire().await;
         let impatient = progress.elapsed() > IMPATIENT_AFTER;
         avoided.retain(|_, since: &mut Instant| since.elapsed() < AVOIDED);
         let Some((replica, change)) = next(core, partition, impatient, &avoided) else {
@@ -120,7 +121,10 @@ async fn drive(core: &Core, partition: PartitionId) {
         let done = match change {
             Change::Done => return,
             Change::Wait => {
-                tokio::time::sleep(CATCH_UP).await;
+                // Else those that wait for a node that is gone would keep all others from being changed.
+                drop(place);
+                let pause = (progress.elapsed() / 8).clamp(CATCH_UP, SELDOM);
+                tokio::time::sleep(pause).await;
                 continue;
             }
             Change::AddLearner(id, node) => replica.add_learner(id, node).await,

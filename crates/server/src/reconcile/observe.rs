@@ -7,10 +7,11 @@ use proto::peer::NodeReport;
 use types::limits::TRANSFER_LAG_ENTRIES;
 use types::{NodeId, PartitionId, ReplicaId};
 
-/// What all reports say together. Of two leaders of a partition, the one of the higher term is believed.
+/// What all reports say together. Of two leaders of a partition, the one of the higher term is believed; of one term, the
+/// one with the higher id: the other one can commit nothing.
 pub fn observed(reports: &BTreeMap<NodeId, NodeReport>) -> Observed {
     let mut seen = Observed::default();
-    let mut terms: BTreeMap<PartitionId, u64> = BTreeMap::new();
+    let mut leaders: BTreeMap<PartitionId, (u64, u64)> = BTreeMap::new();
     // Where all that may lead are slow, nobody would be better.
     let fast =
         |report: &NodeReport| !(report.disk_slow || report.disk_full || report.stopping || report.starting);
@@ -26,11 +27,11 @@ pub fn observed(reports: &BTreeMap<NodeId, NodeReport>) -> Observed {
         seen.broken.extend(report.broken.iter().map(|id| ReplicaId(*id)));
         for replica in report.replicas.iter().filter(|replica| replica.leads) {
             let partition = PartitionId(replica.partition);
-            let term = terms.entry(partition).or_default();
-            if replica.term < *term {
+            let leader = leaders.entry(partition).or_default();
+            if (replica.term, replica.replica) < *leader {
                 continue;
             }
-            *term = replica.term;
+            *leader = (replica.term, replica.replica);
             let mut group = PartitionSeen {
                 leader: Some(*node),
                 ..PartitionSeen::default()

@@ -69,7 +69,7 @@ fn given(map: &ClusterMap, node: u64) -> Vec<Given> {
 async fn settle(core: &Arc<Core>, data: &Arc<DataDir>) -> bool {
     let map = core.map();
     if map.cluster.is_none() {
-        return false;
+        return settle_without_map(core, data, &map).await;
     }
     let given = given(&map, core.node_id().0);
     let mut pending = false;
@@ -104,6 +104,17 @@ async fn settle(core: &Arc<Core>, data: &Arc<DataDir>) -> bool {
         pending |= !remove_if_dropped(core, data, &map, partition, id).await;
     }
     pending | !core.raft().finish_removals().await
+}
+
+/// The map cannot be read, perhaps since the replica that it is in is damaged: nobody else can say that it is to go. Once it
+/// is gone, the node asks for another one.
+async fn settle_without_map(core: &Arc<Core>, data: &Arc<DataDir>, map: &ClusterMap) -> bool {
+    let Some(meta) = core.replica(PartitionId::META) else {
+        return false;
+    };
+    let id = meta.replica_id();
+    give_up_if_damaged(core, meta, data).await;
+    core.is_broken(id) && !remove_if_dropped(core, data, map, PartitionId::META, id).await
 }
 
 /// Whether the replica of the meta partition that is open here has come as far as the map that is known.
@@ -226,7 +237,8 @@ async fn remove_if_dropped(
     partition: PartitionId,
     id: ReplicaId,
 ) -> bool {
-    if !map.partitions.iter().any(|known| known.id == partition.0) {
+    let known = map.partitions.iter().any(|known| known.id == partition.0);
+    if !known && !core.is_broken(id) {
         return false;
     }
     let Some(term) = core.replica(partition).map(|replica| replica.status().term) else {
