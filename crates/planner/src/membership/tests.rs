@@ -172,3 +172,29 @@ fn what_stands_in_the_way_on_its_node_goes_first() {
     );
     clear(&[1, 2, 13], &[3], &[1, 2, 3], Change::RemoveLearner(ReplicaId(3)));
 }
+
+/// The group can write as it is; from the moment in which such a change is written it could not.
+#[test]
+fn voters_are_not_changed_to_a_set_whose_majority_is_out_of_reach() {
+    let two = &[(1, true), (2, true)];
+    check(two, &[1, 2, 3], &[], &[1, 3], Change::Wait);
+    check(two, &[1, 2, 3], &[], &[1, 2], Change::SetVoters(ids(&[1, 2])));
+    // The leader is to go, and so stays in for now.
+    check(&[(2, true), (3, true)], &[1, 2, 3], &[], &[1], Change::Wait);
+    // What stands in another one's way as well.
+    let again = &[(1, true), (2, true), (13, true)];
+    check(again, &[1, 2, 3], &[], &[1, 3], Change::Wait);
+    // What is half done is gone on with.
+    check_more(
+        two,
+        &[1, 2, 3],
+        &[],
+        &[1, 3],
+        true,
+        false,
+        Change::SetVoters(ids(&[1, 2])),
+    );
+    // Two have caught up, but of four.
+    let four = &[(1, true), (2, true), (3, true), (4, true)];
+    check_more(four, &[1, 2, 3], &[4], &[1, 4], false, true, Change::Wait);
+}

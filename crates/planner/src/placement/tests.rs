@@ -503,6 +503,60 @@ fn a_move_to_a_node_that_is_drained_is_called_off() {
     );
 }
 
+/// Its new replica has not caught up, and never will if the node is dead.
+#[test]
+fn a_move_to_a_node_that_is_drained_is_called_off_before_it_has_caught_up() {
+    let (mut model, old) = moving(true);
+    let group = model.seen.partitions.get_mut(&PartitionId(1)).expect("seen");
+    group.voters.remove(&ReplicaId(99));
+    group.caught_up.remove(&ReplicaId(99));
+    group.learners.insert(ReplicaId(99));
+    model.seen.alive.remove(&NodeId(4));
+    assert_eq!(planned(&model, &Policy::default()), vec![], "it may come back");
+    model.state(4, NodeState::Draining);
+    let steps = planned(&model, &Policy::default());
+    let is_new = |step: &Step| {
+        matches!(
+            step,
+            Step::Remove {
+                replica: ReplicaId(99),
+                ..
+            }
+        )
+    };
+    assert!(steps.len() == 1 && is_new(&steps[0]), "{steps:?}");
+    model.converge();
+    model.check_placed();
+    let replicas = &model.map.partitions[1].replicas;
+    assert!(
+        replicas.iter().any(|replica| replica.id == old.id),
+        "{replicas:?}"
+    );
+}
+
+#[test]
+fn a_voter_of_the_meta_partition_that_never_began_gives_way_when_its_node_is_drained() {
+    let mut model = Model::new(4, 1);
+    model.converge();
+    let meta = &model.map.partitions[0];
+    let new = meta
+        .replicas
+        .iter()
+        .find(|replica| replica.voter)
+        .expect("one votes");
+    let (id, node) = (ReplicaId(new.id), new.node);
+    let group = model.seen.partitions.get_mut(&PartitionId::META).expect("seen");
+    group.voters.remove(&id);
+    group.caught_up.remove(&id);
+    group.learners.insert(id);
+    model.seen.alive.remove(&NodeId(node));
+    model.state(node, NodeState::Draining);
+    let steps = plan_placement(&model.map, &model.seen, &Policy::default());
+    let demoted =
+        |step: &Step| matches!(step, Step::SetVoter { replica, voter: false, .. } if *replica == id);
+    assert!(steps.iter().any(demoted), "{steps:?}");
+}
+
 #[test]
 fn broken_replica_is_replaced_under_a_new_id() {
     let mut model = Model::new(3, 1);

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use machine::record::meta::NodeState;
 use prost::Message;
 use proto::peer::{Kind, MemberReport, NodeReport, ReplicaReport, StatusAsk};
 use types::{NodeId, PartitionId};

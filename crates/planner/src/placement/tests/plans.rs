@@ -116,6 +116,24 @@ fn what_moves_already_counts_as_a_change_in_flight() {
     assert_eq!(plan(&model, 5).len(), 1, "one more may begin");
 }
 
+/// A node that joined and died keeps its share of partitions waiting, for as long as it is dead: the others go on.
+#[test]
+fn what_waits_for_a_dead_node_keeps_nobody_from_being_changed() {
+    let mut model = joined(8);
+    model.join(9);
+    for partition in 1..=4 {
+        model.map.partitions[partition]
+            .replicas
+            .push(voter(900 + partition as u64, 9));
+    }
+    let gone = model.map.partitions[7].replicas.pop().expect("placed");
+    group(&mut model, 7).voters.remove(&ReplicaId(gone.id));
+    assert_eq!(plan(&model, 4), vec![], "four are under way");
+    model.seen.alive.remove(&NodeId(9));
+    let planned: Vec<_> = plan(&model, 4).iter().map(Step::partition).collect();
+    assert_eq!(planned, vec![PartitionId(7)]);
+}
+
 #[test]
 fn balance_waits_until_nothing_else_moves() {
     let mut model = joined(8);

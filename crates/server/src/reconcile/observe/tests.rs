@@ -123,3 +123,19 @@ fn who_does_not_answer_has_not_caught_up_whatever_it_had() {
         [ReplicaId(1), ReplicaId(2)].into_iter().collect()
     );
 }
+
+/// The one with the lower id was voted down by the other, and can commit nothing.
+#[test]
+fn of_two_leaders_of_one_term_the_one_with_the_higher_id_is_believed() {
+    let led = |node: u64, replica: u64| {
+        let (at, mut report) = report(node, 7, &[]);
+        report.replicas[0].replica = replica;
+        (at, report)
+    };
+    let leader = |reports: [(NodeId, NodeReport); 2]| {
+        let seen = observed(&reports.into_iter().collect());
+        seen.partitions[&PartitionId(1)].leader
+    };
+    assert_eq!(leader([led(1, 12), led(2, 11)]), Some(NodeId(1)));
+    assert_eq!(leader([led(1, 11), led(2, 12)]), Some(NodeId(2)));
+}
