@@ -153,3 +153,42 @@ fn point(id: LogId) -> ReadPoint {
         index: id.index,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use env::SystemClock;
+
+    use super::*;
+    use crate::types::LeaderId;
+
+    fn entry(term: u64, leader: u64, index: u64) -> LogId {
+        LogId::new(
+            LeaderId {
+                term,
+                node_id: leader,
+            },
+            index,
+        )
+    }
+
+    /// What is waited for may be an entry that nobody else ever had, and what came instead another leader's.
+    #[test]
+    fn nobody_is_told_that_an_entry_is_committed_which_another_leader_has_overwritten() {
+        let named = entry(3, 7, 20);
+        let told = |applied: LogId| {
+            let progress = Progress::new(std::sync::Arc::new(SystemClock::default()));
+            progress.advance(&applied);
+            known_committed(point(named), &named, &progress)
+        };
+        assert_eq!(told(named), point(named));
+        assert_eq!(
+            told(entry(3, 7, 23)),
+            point(named),
+            "a later one of the same leader"
+        );
+        for other in [entry(4, 8, 20), entry(3, 9, 20), entry(5, 7, 26)] {
+            let point = told(other);
+            assert_eq!((point.leader, point.index), (ReplicaId(0), 20), "{other:?}");
+        }
+    }
+}

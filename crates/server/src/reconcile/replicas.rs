@@ -68,11 +68,11 @@ fn given(map: &ClusterMap, node: u64) -> Vec<Given> {
 /// Opens and removes; returns whether something is left to do.
 async fn settle(core: &Arc<Core>, data: &Arc<DataDir>) -> bool {
     let map = core.map();
+    let mut pending = settle_damaged_meta(core, data, &map).await;
     if map.cluster.is_none() {
-        return settle_without_map(core, data, &map).await;
+        return pending;
     }
     let given = given(&map, core.node_id().0);
-    let mut pending = false;
     let mut to_open = Vec::new();
     for wanted in &given {
         match core.replica(wanted.partition) {
@@ -106,9 +106,10 @@ async fn settle(core: &Arc<Core>, data: &Arc<DataDir>) -> bool {
     pending | !core.raft().finish_removals().await
 }
 
-/// The map cannot be read, perhaps since the replica that it is in is damaged: nobody else can say that it is to go. Once it
-/// is gone, the node asks for another one.
-async fn settle_without_map(core: &Arc<Core>, data: &Arc<DataDir>, map: &ClusterMap) -> bool {
+/// Sees to damage in the replica of the meta partition, whatever the map says: it may be that very replica that the map
+/// cannot be read from, so that nobody will tell that it is to go. Once its group has dropped it, it goes, and the node asks
+/// for another one. Returns whether that is still to come.
+async fn settle_damaged_meta(core: &Arc<Core>, data: &Arc<DataDir>, map: &ClusterMap) -> bool {
     let Some(meta) = core.replica(PartitionId::META) else {
         return false;
     };
