@@ -256,3 +256,26 @@ async fn transfer_meta(cluster: &Cluster, node: &str) -> Result<()> {
     })
     .await
 }
+
+/// The node that led the meta partition dies and comes back at another address. Its own vote names nobody to follow, the new
+/// leader looks for it where it was, and the map that it has says the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_at_another_address_is_found() -> Result<()> {
+    let mut cluster = Cluster::start(3, 2).await?;
+    cluster.holdfast(0, &["partitions", "transfer", "0", "--to", "3"])?;
+    until("node 3 leads the meta partition", LIMIT, || async {
+        let meta = cluster.json(0, &["partitions", "show", "0"])?;
+        Ok((meta["leader_node"] == 3).then_some(()))
+    })
+    .await?;
+    cluster.kill(2)?;
+    let spare = cluster.plan_node();
+    cluster.nodes[2].peer = cluster.nodes[spare].peer.clone();
+    cluster.nodes.truncate(spare);
+    cluster.start_node(2)?;
+    cluster.wait_ready(3).await?;
+    let nodes = cluster.json(0, &["nodes"])?;
+    ensure!(nodes.to_string().contains(&cluster.nodes[2].peer), "{nodes}");
+    cluster.client(2).await?.put("k", "v", None).await?;
+    cluster.assert_replicas_equal().await
+}

@@ -131,7 +131,7 @@ fn what_waits_for_a_dead_node_keeps_nobody_from_being_changed() {
     assert_eq!(plan(&model, 4), vec![], "four are under way");
     model.seen.alive.remove(&NodeId(9));
     let planned: Vec<_> = plan(&model, 4).iter().map(Step::partition).collect();
-    assert_eq!(planned, vec![PartitionId(7)]);
+    assert!(planned.contains(&PartitionId(7)), "{planned:?}");
 }
 
 #[test]
