@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rocksdb::{DB, ReadOptions};
+use rocksdb::{DB, DBRecoveryMode, ReadOptions};
 use types::{ReplicaId, limits};
 
 use super::codec;
 use super::load;
 use super::mirror::Mirror;
 use super::options::{Options, environment, rocks_error};
+use super::tail;
 use super::writer::{self, Op, Queue, Queued};
 use crate::{Done, Fatal, LogRecord, LogState, LogStats, LogStore, damaged, misuse};
 
@@ -65,7 +66,7 @@ impl Log {
         let env = environment(&options)?;
         let mut settings = options.log(&env)?;
         settings.create_if_missing(!dir.join("CURRENT").exists());
-        let db = DB::open(&settings, dir).map_err(|error| rocks_error(dir, "cannot open the log", &error))?;
+        let db = open_db(&mut settings, dir)?;
         load::check_owner(&db, dir, options.owner)?;
         let replicas = load::replicas(&db, dir)?;
         let shared = Arc::new(Shared {
@@ -123,6 +124,28 @@ impl Log {
             .as_ref()
             .is_some_and(|writer| writer.thread().id() == thread::current().id())
     }
+}
+
+/// Opens the database. What a power cut tore at its end was never acknowledged: it is dropped, and nothing else is.
+fn open_db(settings: &mut rocksdb::Options, dir: &Path) -> io::Result<DB> {
+    let failed = |error: &rocksdb::Error| rocks_error(dir, "cannot open the log", error);
+    let refused = match DB::open(settings, dir) {
+        Ok(db) => return Ok(db),
+        Err(error) => error,
+    };
+    let torn = match refused.kind() {
+        rocksdb::ErrorKind::Corruption => tail::find(dir)?,
+        _ => None,
+    };
+    let Some(torn) = torn else {
+        return Err(failed(&refused));
+    };
+    tracing::warn!(
+        file = %torn.file.display(), offset = torn.offset, bytes = torn.size_bytes, error = %refused,
+        "the last write to the log was torn before it was synced, and is dropped",
+    );
+    settings.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    DB::open(settings, dir).map_err(|error| failed(&error))
 }
 
 /// The one thread that owns the log's disk: it blocks in syncs, and never waits for a task.

@@ -107,7 +107,8 @@ impl Options {
     ///
     /// Each write is synced before the next begins, so after a crash only the last record of the write-ahead log can be
     /// cut short, and nobody was told of it: `TolerateCorruptedTailRecords` drops that one and refuses damage anywhere
-    /// else, where `PointInTime` would silently forget what follows.
+    /// else, where `PointInTime` would silently forget what follows. One that lacks pages in its middle it refuses too:
+    /// that is for `tail` to tell.
     ///
     /// A write-ahead log that is full is recorded in the manifest, so that one that goes missing is noticed. Unless it
     /// is let go of in the background, RocksDB records it again with every later sync, which doubles their number.

@@ -123,9 +123,13 @@ fn conforms() {
 
 /// Appends one record of `bytes` zeros, and waits until it is durable.
 fn append(log: &dyn LogStore, index: u64, bytes: usize) {
+    append_filled(log, index, bytes, 0);
+}
+
+fn append_filled(log: &dyn LogStore, index: u64, bytes: usize, filling: u8) {
     let record = LogRecord {
         index,
-        data: Bytes::from(vec![0; bytes]),
+        data: Bytes::from(vec![filling; bytes]),
     };
     let (sender, durable) = channel();
     let done = Box::new(move |result| sender.send(result).unwrap());
