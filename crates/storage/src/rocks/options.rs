@@ -194,6 +194,16 @@ impl Shared {
         db.set_block_based_table_factory(&table);
         Ok(db)
     }
+
+    /// A copy, which is read to be verified. It is made of the files of an open partition, and what the cache has of
+    /// those says nothing of what is on the disk.
+    pub(super) fn copy(&self) -> io::Result<rocksdb::Options> {
+        let mut db = self.state(false)?;
+        let mut table = BlockBasedOptions::default();
+        table.disable_cache();
+        db.set_block_based_table_factory(&table);
+        Ok(db)
+    }
 }
 
 /// RocksDB's threads belong to the process: the log and all partitions share them.

@@ -354,6 +354,33 @@ fn a_damaged_block_is_not_served_and_others_go_on() {
 }
 
 #[test]
+fn a_damaged_table_is_found_before_it_is_sent() {
+    let mut rocks = Rocks::new();
+    let root = two_partitions(&mut rocks);
+    let dir = root.join("1/1-1");
+    let stores = rocks.stores().unwrap();
+    let store = stores.open(PartitionId(1), R).unwrap();
+    // Its blocks are in the cache, and its hash is known.
+    assert_eq!(count(&*store), Ok(2000));
+    assert!(!store.checkpoint().unwrap().list().unwrap().is_empty());
+    let checkpoint = store.checkpoint().unwrap();
+    let table = largest(files(&dir, ".sst"));
+    flip(
+        &table,
+        usize::try_from(fs::metadata(&table).unwrap().len()).unwrap() / 3,
+    );
+    for _ in 0..2 {
+        let error = checkpoint.list().expect_err("damaged");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        let name = table.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+    checkpoint
+        .read("CURRENT", 0, 9)
+        .expect_err("nothing of it is sent");
+}
+
+#[test]
 fn damage_seen_at_open_names_the_directory_and_touches_no_other() {
     let missing = |path: &Path| fs::remove_file(path).unwrap();
     let cut = |path: &Path| fs::write(path, &fs::read(path).unwrap()[..10]).unwrap();
