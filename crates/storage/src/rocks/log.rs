@@ -62,6 +62,10 @@ impl Log {
     /// Opens or creates the log in `dir`. `InvalidData`: damaged, of another format, or another cluster's or node's.
     /// `ResourceBusy`: open in another process.
     pub fn open(dir: &Path, options: Options, fatal: Fatal) -> io::Result<Arc<dyn LogStore>> {
+        Ok(Arc::new(Log::start(dir, options, fatal)?))
+    }
+
+    fn start(dir: &Path, options: Options, fatal: Fatal) -> io::Result<Log> {
         std::fs::create_dir_all(dir)?;
         let env = environment(&options)?;
         let mut settings = options.log(&env)?;
@@ -79,10 +83,10 @@ impl Log {
             replicas: RwLock::new(replicas),
         });
         let writer = spawn_writer(shared.clone())?;
-        Ok(Arc::new(Log {
+        Ok(Log {
             shared,
             writer: Some(writer),
-        }))
+        })
     }
 
     /// Applies an operation to the mirror and queues it, as one step for others of the same replica.
@@ -95,28 +99,26 @@ impl Log {
         if !self.on_writer() {
             self.shared.queue.wait_for_room();
         }
-        let mirror = self.shared.mirror(replica);
-        let mut state = mirror.lock();
-        let refused = match apply(&mut state) {
-            Ok(Some(op)) => {
-                let queued = Queued {
-                    replica,
-                    mirror: mirror.clone(),
-                    epoch: state.epoch(),
-                    op,
-                    done,
-                };
-                match self.shared.queue.push(queued) {
-                    Ok(()) => return,
-                    Err((done, error)) => (done, Err(error)),
+        let refused = self
+            .shared
+            .with_mirror(replica, |mirror, state| match apply(state) {
+                Ok(Some(op)) => {
+                    let queued = Queued {
+                        replica,
+                        mirror: mirror.clone(),
+                        epoch: state.epoch(),
+                        op,
+                        done,
+                    };
+                    let pushed = self.shared.queue.push(queued);
+                    pushed.err().map(|(done, error)| (done, Err(error)))
                 }
-            }
-            Ok(None) => (done, Ok(())),
-            Err(error) => (done, Err(error)),
-        };
-        drop(state);
-        let (done, result) = refused;
-        done(result);
+                Ok(None) => Some((done, Ok(()))),
+                Err(error) => Some((done, Err(error))),
+            });
+        if let Some((done, result)) = refused {
+            done(result);
+        }
     }
 
     fn on_writer(&self) -> bool {
@@ -197,10 +199,10 @@ impl LogStore for Log {
     }
 
     fn save_committed(&self, replica: ReplicaId, committed: Bytes) {
-        let mirror = self.shared.mirror(replica);
-        let mut mirror = mirror.lock();
-        mirror.committed = Some(committed.clone());
-        self.shared.queue.push_committed(replica, committed);
+        self.shared.with_mirror(replica, |_, mirror| {
+            mirror.committed = Some(committed.clone());
+            self.shared.queue.push_committed(replica, committed);
+        });
     }
 
     fn truncate_after(&self, replica: ReplicaId, last: Option<u64>, done: Done) {
@@ -363,6 +365,34 @@ impl Shared {
         }
     }
 
+    /// Changes the mirror that stands for the replica now.
+    fn with_mirror<T>(
+        &self,
+        replica: ReplicaId,
+        act: impl FnOnce(&Arc<Mutex<Mirror>>, &mut Mirror) -> T,
+    ) -> T {
+        loop {
+            let mirror = self.mirror(replica);
+            let mut state = mirror.lock();
+            if !state.gone {
+                return act(&mirror, &mut state);
+            }
+        }
+    }
+
+    /// A removal was written: forgets the replica, unless it has been given something since.
+    pub(super) fn removed(&self, replica: ReplicaId, mirror: &Arc<Mutex<Mirror>>) {
+        let mut replicas = self.replicas.write();
+        let mut state = mirror.lock();
+        let mine = replicas
+            .get(&replica)
+            .is_some_and(|found| Arc::ptr_eq(found, mirror));
+        if mine && state.is_empty() {
+            state.gone = true;
+            replicas.remove(&replica);
+        }
+    }
+
     /// Bytes of recent entries that each replica may keep.
     pub(super) fn cache_budget(&self) -> usize {
         let replicas = self.replicas.read().len().max(1);
@@ -460,5 +490,40 @@ impl Shared {
             "log {dir}: entry {index} of replica {replica} {wrong} (files {})",
             files.join(" ")
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn removed_replicas_take_nothing_from_the_cache_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let fatal: Fatal = Arc::new(|error| panic!("{error}"));
+        let log = Log::start(dir.path(), Options::default(), fatal).unwrap();
+        let (sender, receiver) = channel();
+        let told = || -> Done {
+            let sender = sender.clone();
+            Box::new(move |result| sender.send(result).unwrap())
+        };
+        let whole = log.shared.cache_budget();
+        for id in 1..=200 {
+            log.save_vote(ReplicaId(id), Bytes::from_static(b"vote"), told());
+            log.remove(ReplicaId(id), told());
+        }
+        (0..400).for_each(|_| receiver.recv().unwrap().unwrap());
+        assert_eq!(log.shared.cache_budget(), whole);
+        assert_eq!(log.shared.replicas.read().len(), 0);
+        // One that comes back before its removal is written keeps what it was given.
+        for _ in 0..200 {
+            log.remove(ReplicaId(7), told());
+            log.save_vote(ReplicaId(7), Bytes::from_static(b"again"), told());
+            assert_eq!(log.state(ReplicaId(7)).unwrap().vote.unwrap(), "again");
+        }
+        (0..400).for_each(|_| receiver.recv().unwrap().unwrap());
+        assert_eq!(log.state(ReplicaId(7)).unwrap().vote.unwrap(), "again");
     }
 }
