@@ -219,6 +219,30 @@ fn copies_go_away_with_their_owners() {
 }
 
 #[test]
+fn a_removed_replica_keeps_each_generation_that_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (partition, replica) = (types::PartitionId(1), ReplicaId(1));
+    let stores = Partitions::open(root.path(), Options::default()).unwrap();
+    let store = filled(&*stores);
+    let point = store.point();
+    let mut incoming = sent(&*store, &*store.checkpoint().unwrap());
+    incoming.finish().unwrap();
+    store.install(incoming).unwrap();
+    drop(store);
+    let generations = || dirs(&root.path().join("1"));
+    for _ in 0..2 {
+        stores.remove(partition, replica).unwrap();
+        assert_eq!(generations(), 1, "the one that is read");
+        assert_eq!(point.get(b"key").unwrap().unwrap(), "key");
+        assert!(stores.open(partition, replica).is_err(), "being removed");
+    }
+    drop(point);
+    stores.remove(partition, replica).unwrap();
+    assert_eq!(count(root.path()), 1, "the lock");
+    drop(stores.open(partition, replica).unwrap());
+}
+
+#[test]
 fn a_switch_that_fails_leaves_what_the_marker_names() {
     for (step, left) in [(Step::BeforeMarker, 1), (Step::AfterMarker, 2)] {
         let root = tempfile::tempdir().unwrap();
