@@ -20,7 +20,7 @@ use super::mirror::Mirror;
 use super::options::{Options, environment, rocks_error};
 use super::tail;
 use super::writer::{self, Op, Queue, Queued};
-use crate::{Done, Fatal, LogRecord, LogState, LogStats, LogStore, damaged, misuse};
+use crate::{Done, Fatal, LogRecord, LogState, LogStats, LogStore, damaged, lock, misuse};
 
 /// The log store. Dropping it writes what is queued and closes the database.
 pub struct Log {
@@ -66,7 +66,7 @@ impl Log {
     }
 
     fn start(dir: &Path, options: Options, fatal: Fatal) -> io::Result<Log> {
-        std::fs::create_dir_all(dir)?;
+        lock::create_dir(dir)?;
         let env = environment(&options)?;
         let mut settings = options.log(&env)?;
         settings.create_if_missing(!dir.join("CURRENT").exists());
