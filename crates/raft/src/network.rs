@@ -16,6 +16,7 @@ use types::{PartitionId, ReplicaId};
 
 use crate::listener::RequestHandler;
 use crate::peer::{Carrier, Peers, PeersConfig};
+use crate::trouble::Trouble;
 use crate::types::Raft;
 
 mod checkpoint;
@@ -129,8 +130,8 @@ impl Network {
     }
 
     /// What openraft takes for the group of one replica here.
-    pub fn factory(self: &Arc<Self>, partition: PartitionId, own: ReplicaId) -> Factory {
-        Factory::new(self.clone(), partition, own)
+    pub fn factory(self: &Arc<Self>, partition: PartitionId, trouble: Arc<Trouble>) -> Factory {
+        Factory::new(self.clone(), partition, trouble)
     }
 }
 

@@ -68,7 +68,7 @@ pub struct Node {
     log: Arc<dyn LogStore>,
     stores: Arc<dyn PartitionStores>,
     listener: Arc<dyn ApplyListener>,
-    network: Arc<Network>,
+    pub(crate) network: Arc<Network>,
     groups: Arc<Groups>,
     counters: Arc<Counters>,
     appends: Arc<Appends>,
@@ -221,7 +221,7 @@ impl Node {
                 text: error.to_string(),
             },
         };
-        let network = self.network.factory(partition, replica);
+        let network = self.network.factory(partition, trouble.clone());
         let raft = Raft::new(replica.0, group_config(partition, timing)?, network, log, machine)
             .await
             .map_err(not_started)?;

@@ -92,9 +92,7 @@ pub enum SnapshotData {
 impl fmt::Debug for SnapshotData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            SnapshotData::Local(checkpoint) => {
-                write!(f, "local checkpoint of {} files", checkpoint.files().len())
-            }
+            SnapshotData::Local(_) => write!(f, "local checkpoint"),
             SnapshotData::Received(_) => write!(f, "received checkpoint"),
             SnapshotData::Flushed => write!(f, "flushed state"),
         }

@@ -122,8 +122,16 @@ pub struct CheckpointFile {
 pub trait Checkpoint: Send + Sync {
     /// What it contains, read from the copy itself.
     fn applied(&self) -> Applied;
-    /// Its files, sorted by name.
-    fn files(&self) -> Vec<CheckpointFile>;
+    /// Its files, sorted by name. Reads the whole copy the first time, to verify it: blocks. `InvalidData`: the state
+    /// that it was made of is damaged.
+    fn list(&self) -> io::Result<Vec<CheckpointFile>>;
+    /// The same for tests and for copies within a node, which are verified where they arrive: none without a list.
+    fn files(&self) -> Vec<CheckpointFile> {
+        self.list().unwrap_or_else(|error| {
+            tracing::error!(%error, "cannot list a checkpoint");
+            Vec::new()
+        })
+    }
     /// Bytes of a file from `offset`, at most `len`; empty at its end.
     fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Bytes>;
 }

@@ -14,6 +14,7 @@ mod mirror;
 mod open;
 mod options;
 mod state;
+mod tail;
 mod writer;
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use proto::peer::{
     CheckpointBegin, CheckpointBegun, CheckpointChunk, CheckpointDone, CheckpointEnd, FileSize, Kind, Lane,
 };
-use storage::Checkpoint;
+use storage::{Checkpoint, CheckpointFile};
 use types::limits::BULK_CHUNK_BYTES;
 
 use super::client::{GroupClient, rpc_error};
@@ -73,14 +73,19 @@ fn has_no_room(error: &RequestError) -> bool {
     matches!(error, RequestError::Refused { code, .. } if *code == tonic::Code::ResourceExhausted)
 }
 
-fn sizes(checkpoint: &dyn Checkpoint) -> Vec<FileSize> {
-    let files = checkpoint.files().into_iter();
-    files
-        .map(|file| FileSize {
-            name: file.name,
-            size_bytes: file.size_bytes,
-        })
-        .collect()
+fn sizes(files: &[CheckpointFile]) -> Vec<FileSize> {
+    let size = |file: &CheckpointFile| FileSize {
+        name: file.name.clone(),
+        size_bytes: file.size_bytes,
+    };
+    files.iter().map(size).collect()
+}
+
+/// The files, after all of them were verified. Damage costs the replica here its place: no other would take the copy.
+async fn list(client: &GroupClient, checkpoint: &Arc<dyn Checkpoint>) -> io::Result<Vec<CheckpointFile>> {
+    let checkpoint = checkpoint.clone();
+    let listing = client.network.env.blocking.run(move || checkpoint.list());
+    client.trouble.check("list a checkpoint", listing.await.flatten())
 }
 
 /// Sends the whole and has it installed; returns the vote of the receiver.
@@ -92,17 +97,20 @@ pub(super) async fn send(
 ) -> Result<Vote, Error> {
     let mut meta = convert::snapshot_meta_out(meta);
     meta.snapshot_id = format!("{:016x}", client.network.env.rng.nonzero());
+    let files = list(client, &checkpoint)
+        .await
+        .map_err(|error| StreamingError::Network(NetworkError::new(&error)))?;
     let begin = CheckpointBegin {
         vote: Some(convert::vote_out(&vote)),
         meta: Some(meta),
-        files: sizes(&*checkpoint),
+        files: sizes(&files),
     };
     let begin = convert::encode(&begin);
     let mut resumes = 0;
     let mut there = 0;
     loop {
         let before = there;
-        let error = match attempt(client, begin.clone(), &checkpoint, &mut there).await {
+        let error = match attempt(client, begin.clone(), &checkpoint, &files, &mut there).await {
             Ok(vote) => return Ok(vote),
             Err(Attempt::Read(error)) => {
                 return Err(StreamingError::Network(NetworkError::new(&error)));
@@ -145,6 +153,7 @@ async fn attempt(
     client: &GroupClient,
     begin: Bytes,
     checkpoint: &Arc<dyn Checkpoint>,
+    files: &[CheckpointFile],
     taken: &mut u64,
 ) -> Result<Vote, Attempt> {
     let begun = client
@@ -159,7 +168,7 @@ async fn attempt(
         .collect();
     *taken = there.values().sum();
     let mut in_flight = VecDeque::new();
-    for file in checkpoint.files() {
+    for file in files {
         let mut offset = there.get(&file.name).copied().unwrap_or(0);
         // An empty file is sent too, as one empty chunk.
         let mut first = offset == 0;
@@ -220,3 +229,6 @@ async fn read(env: &Env, checkpoint: &Arc<dyn Checkpoint>, name: &str, offset: u
     let reading = move || checkpoint.read(&name, offset, BULK_CHUNK_BYTES);
     env.blocking.run(reading).await.flatten()
 }
+
+#[cfg(test)]
+mod tests;

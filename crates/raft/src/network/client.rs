@@ -20,6 +20,7 @@ use super::{APPEND_LIMIT, CONTROL_LIMIT_MIN, Network, checkpoint};
 use crate::RequestError;
 use crate::convert;
 use crate::peer::{Reply, frame};
+use crate::trouble::Trouble;
 use crate::types::{
     AppendRequest, AppendResponse, Snapshot, SnapshotData, StreamAppendResult, TransferRequest, TypeConfig,
     Vote, VoteRequest, VoteResponse,
@@ -39,6 +40,7 @@ pub struct GroupClient {
     pub(super) network: Arc<Network>,
     pub(super) partition: PartitionId,
     pub(super) own: ReplicaId,
+    pub(super) trouble: Arc<Trouble>,
     pub(super) target: ReplicaId,
     pub(super) node: NodeId,
     pub(super) purpose: Purpose,

@@ -7,21 +7,22 @@ use types::{NodeId, PartitionId, ReplicaId};
 
 use super::Network;
 use super::client::{GroupClient, Purpose};
+use crate::trouble::Trouble;
 use crate::types::{ReplicaNode, TypeConfig};
 
 /// Makes clients for the group of one replica here.
 pub struct Factory {
     network: Arc<Network>,
     partition: PartitionId,
-    own: ReplicaId,
+    trouble: Arc<Trouble>,
 }
 
 impl Factory {
-    pub(super) fn new(network: Arc<Network>, partition: PartitionId, own: ReplicaId) -> Factory {
+    pub(super) fn new(network: Arc<Network>, partition: PartitionId, trouble: Arc<Trouble>) -> Factory {
         Factory {
             network,
             partition,
-            own,
+            trouble,
         }
     }
 
@@ -29,7 +30,8 @@ impl Factory {
         GroupClient {
             network: self.network.clone(),
             partition: self.partition,
-            own: self.own,
+            own: self.trouble.replica(),
+            trouble: self.trouble.clone(),
             target: ReplicaId(target),
             node: NodeId(node.node),
             purpose,

@@ -30,7 +30,7 @@ const GROUPS: u32 = 8;
 /// The node that the forger claims to be.
 const FORGER: u64 = 9;
 
-struct Nothing;
+pub(super) struct Nothing;
 
 #[async_trait]
 impl RequestHandler for Nothing {

@@ -354,11 +354,11 @@ impl Checkpoint for Frozen {
         self.applied.clone()
     }
 
-    fn files(&self) -> Vec<CheckpointFile> {
-        vec![CheckpointFile {
+    fn list(&self) -> io::Result<Vec<CheckpointFile>> {
+        Ok(vec![CheckpointFile {
             name: FILE.into(),
             size_bytes: self.file.len() as u64,
-        }]
+        }])
     }
 
     fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Bytes> {

@@ -10,7 +10,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -47,7 +47,8 @@ impl Drop for Scratch {
 pub(super) struct RocksCheckpoint {
     scratch: Scratch,
     applied: Applied,
-    files: OnceLock<Vec<CheckpointFile>>,
+    shared: Arc<Shared>,
+    files: Mutex<Option<Vec<CheckpointFile>>>,
     hashes: Arc<Hashes>,
 }
 
@@ -108,13 +109,17 @@ impl RocksCheckpoint {
         Ok(RocksCheckpoint {
             scratch,
             applied,
-            files: OnceLock::new(),
+            shared: shared.clone(),
+            files: Mutex::default(),
             hashes: generation.hashes(),
         })
     }
 
-    fn list(&self) -> io::Result<Vec<CheckpointFile>> {
+    /// What is damaged here would be refused by every receiver, without an end: it is found before it is sent. The hashes
+    /// are of what is on the disk, so each block is verified beside them.
+    fn describe_all(&self) -> io::Result<Vec<CheckpointFile>> {
         let dir = &self.scratch.dir;
+        verify(&open_copy(&self.shared, dir)?.0, dir)?;
         let names: Vec<String> = files::names(dir)?
             .into_iter()
             .filter(|name| belongs(name))
@@ -139,19 +144,18 @@ impl Checkpoint for RocksCheckpoint {
         self.applied.clone()
     }
 
-    fn files(&self) -> Vec<CheckpointFile> {
-        let list = || {
-            self.list().unwrap_or_else(|error| {
-                // Without CONTENTS no receiver takes the copy for a whole one.
-                tracing::error!(dir = %self.scratch.dir.display(), %error, "cannot list a checkpoint");
-                Vec::new()
-            })
-        };
-        self.files.get_or_init(list).clone()
+    fn list(&self) -> io::Result<Vec<CheckpointFile>> {
+        let mut files = self.files.lock();
+        if let Some(listed) = &*files {
+            return Ok(listed.clone());
+        }
+        let listed = self.describe_all()?;
+        *files = Some(listed.clone());
+        Ok(listed)
     }
 
     fn read(&self, name: &str, offset: u64, len: usize) -> io::Result<Bytes> {
-        if !self.files().iter().any(|file| file.name == name) {
+        if !self.list()?.iter().any(|file| file.name == name) {
             return Err(io::Error::new(
                 io::ErrorKind::NotFound,
                 format!("the checkpoint has no file {name:?}"),
@@ -301,7 +305,7 @@ fn describe(dir: &Path, names: &[String], hashes: &Hashes) -> io::Result<String>
 }
 
 fn open_copy(shared: &Shared, dir: &Path) -> io::Result<(DB, Applied)> {
-    let db = DB::open_for_read_only(&shared.state(false)?, dir, false)
+    let db = DB::open_for_read_only(&shared.copy()?, dir, false)
         .map_err(|error| rocks_error(dir, "cannot open the copy in", &error))?;
     match read_applied(&db, dir)? {
         Some(applied) => Ok((db, applied)),

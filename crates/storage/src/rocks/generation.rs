@@ -58,6 +58,10 @@ impl Closed {
         self.changed.wait_while_for(&mut done, |done| !*done, patience);
         *done
     }
+
+    pub(super) fn is_done(&self) -> bool {
+        *self.done.lock()
+    }
 }
 
 impl Generation {

@@ -11,15 +11,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rocksdb::{DB, ReadOptions};
+use rocksdb::{DB, DBRecoveryMode, ReadOptions};
 use types::{ReplicaId, limits};
 
 use super::codec;
 use super::load;
 use super::mirror::Mirror;
 use super::options::{Options, environment, rocks_error};
+use super::tail;
 use super::writer::{self, Op, Queue, Queued};
-use crate::{Done, Fatal, LogRecord, LogState, LogStats, LogStore, damaged, misuse};
+use crate::{Done, Fatal, LogRecord, LogState, LogStats, LogStore, damaged, lock, misuse};
 
 /// The log store. Dropping it writes what is queued and closes the database.
 pub struct Log {
@@ -61,11 +62,15 @@ impl Log {
     /// Opens or creates the log in `dir`. `InvalidData`: damaged, of another format, or another cluster's or node's.
     /// `ResourceBusy`: open in another process.
     pub fn open(dir: &Path, options: Options, fatal: Fatal) -> io::Result<Arc<dyn LogStore>> {
-        std::fs::create_dir_all(dir)?;
+        Ok(Arc::new(Log::start(dir, options, fatal)?))
+    }
+
+    fn start(dir: &Path, options: Options, fatal: Fatal) -> io::Result<Log> {
+        lock::create_dir(dir)?;
         let env = environment(&options)?;
         let mut settings = options.log(&env)?;
         settings.create_if_missing(!dir.join("CURRENT").exists());
-        let db = DB::open(&settings, dir).map_err(|error| rocks_error(dir, "cannot open the log", &error))?;
+        let db = open_db(&mut settings, dir)?;
         load::check_owner(&db, dir, options.owner)?;
         let replicas = load::replicas(&db, dir)?;
         let shared = Arc::new(Shared {
@@ -78,10 +83,10 @@ impl Log {
             replicas: RwLock::new(replicas),
         });
         let writer = spawn_writer(shared.clone())?;
-        Ok(Arc::new(Log {
+        Ok(Log {
             shared,
             writer: Some(writer),
-        }))
+        })
     }
 
     /// Applies an operation to the mirror and queues it, as one step for others of the same replica.
@@ -94,28 +99,26 @@ impl Log {
         if !self.on_writer() {
             self.shared.queue.wait_for_room();
         }
-        let mirror = self.shared.mirror(replica);
-        let mut state = mirror.lock();
-        let refused = match apply(&mut state) {
-            Ok(Some(op)) => {
-                let queued = Queued {
-                    replica,
-                    mirror: mirror.clone(),
-                    epoch: state.epoch(),
-                    op,
-                    done,
-                };
-                match self.shared.queue.push(queued) {
-                    Ok(()) => return,
-                    Err((done, error)) => (done, Err(error)),
+        let refused = self
+            .shared
+            .with_mirror(replica, |mirror, state| match apply(state) {
+                Ok(Some(op)) => {
+                    let queued = Queued {
+                        replica,
+                        mirror: mirror.clone(),
+                        epoch: state.epoch(),
+                        op,
+                        done,
+                    };
+                    let pushed = self.shared.queue.push(queued);
+                    pushed.err().map(|(done, error)| (done, Err(error)))
                 }
-            }
-            Ok(None) => (done, Ok(())),
-            Err(error) => (done, Err(error)),
-        };
-        drop(state);
-        let (done, result) = refused;
-        done(result);
+                Ok(None) => Some((done, Ok(()))),
+                Err(error) => Some((done, Err(error))),
+            });
+        if let Some((done, result)) = refused {
+            done(result);
+        }
     }
 
     fn on_writer(&self) -> bool {
@@ -123,6 +126,28 @@ impl Log {
             .as_ref()
             .is_some_and(|writer| writer.thread().id() == thread::current().id())
     }
+}
+
+/// Opens the database. What a power cut tore at its end was never acknowledged: it is dropped, and nothing else is.
+fn open_db(settings: &mut rocksdb::Options, dir: &Path) -> io::Result<DB> {
+    let failed = |error: &rocksdb::Error| rocks_error(dir, "cannot open the log", error);
+    let refused = match DB::open(settings, dir) {
+        Ok(db) => return Ok(db),
+        Err(error) => error,
+    };
+    let torn = match refused.kind() {
+        rocksdb::ErrorKind::Corruption => tail::find(dir)?,
+        _ => None,
+    };
+    let Some(torn) = torn else {
+        return Err(failed(&refused));
+    };
+    tracing::warn!(
+        file = %torn.file.display(), offset = torn.offset, bytes = torn.size_bytes, error = %refused,
+        "the last write to the log was torn before it was synced, and is dropped",
+    );
+    settings.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    DB::open(settings, dir).map_err(|error| failed(&error))
 }
 
 /// The one thread that owns the log's disk: it blocks in syncs, and never waits for a task.
@@ -174,10 +199,10 @@ impl LogStore for Log {
     }
 
     fn save_committed(&self, replica: ReplicaId, committed: Bytes) {
-        let mirror = self.shared.mirror(replica);
-        let mut mirror = mirror.lock();
-        mirror.committed = Some(committed.clone());
-        self.shared.queue.push_committed(replica, committed);
+        self.shared.with_mirror(replica, |_, mirror| {
+            mirror.committed = Some(committed.clone());
+            self.shared.queue.push_committed(replica, committed);
+        });
     }
 
     fn truncate_after(&self, replica: ReplicaId, last: Option<u64>, done: Done) {
@@ -340,6 +365,34 @@ impl Shared {
         }
     }
 
+    /// Changes the mirror that stands for the replica now.
+    fn with_mirror<T>(
+        &self,
+        replica: ReplicaId,
+        act: impl FnOnce(&Arc<Mutex<Mirror>>, &mut Mirror) -> T,
+    ) -> T {
+        loop {
+            let mirror = self.mirror(replica);
+            let mut state = mirror.lock();
+            if !state.gone {
+                return act(&mirror, &mut state);
+            }
+        }
+    }
+
+    /// A removal was written: forgets the replica, unless it has been given something since.
+    pub(super) fn removed(&self, replica: ReplicaId, mirror: &Arc<Mutex<Mirror>>) {
+        let mut replicas = self.replicas.write();
+        let mut state = mirror.lock();
+        let mine = replicas
+            .get(&replica)
+            .is_some_and(|found| Arc::ptr_eq(found, mirror));
+        if mine && state.is_empty() {
+            state.gone = true;
+            replicas.remove(&replica);
+        }
+    }
+
     /// Bytes of recent entries that each replica may keep.
     pub(super) fn cache_budget(&self) -> usize {
         let replicas = self.replicas.read().len().max(1);
@@ -437,5 +490,40 @@ impl Shared {
             "log {dir}: entry {index} of replica {replica} {wrong} (files {})",
             files.join(" ")
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+
+    #[test]
+    fn removed_replicas_take_nothing_from_the_cache_of_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let fatal: Fatal = Arc::new(|error| panic!("{error}"));
+        let log = Log::start(dir.path(), Options::default(), fatal).unwrap();
+        let (sender, receiver) = channel();
+        let told = || -> Done {
+            let sender = sender.clone();
+            Box::new(move |result| sender.send(result).unwrap())
+        };
+        let whole = log.shared.cache_budget();
+        for id in 1..=200 {
+            log.save_vote(ReplicaId(id), Bytes::from_static(b"vote"), told());
+            log.remove(ReplicaId(id), told());
+        }
+        (0..400).for_each(|_| receiver.recv().unwrap().unwrap());
+        assert_eq!(log.shared.cache_budget(), whole);
+        assert_eq!(log.shared.replicas.read().len(), 0);
+        // One that comes back before its removal is written keeps what it was given.
+        for _ in 0..200 {
+            log.remove(ReplicaId(7), told());
+            log.save_vote(ReplicaId(7), Bytes::from_static(b"again"), told());
+            assert_eq!(log.state(ReplicaId(7)).unwrap().vote.unwrap(), "again");
+        }
+        (0..400).for_each(|_| receiver.recv().unwrap().unwrap());
+        assert_eq!(log.state(ReplicaId(7)).unwrap().vote.unwrap(), "again");
     }
 }

@@ -28,6 +28,8 @@ pub(super) struct Mirror {
     pub(super) purged: Option<(u64, Bytes)>,
     /// What was found damaged when the log was opened. Nothing is read or added until the replica is removed.
     damaged: Option<String>,
+    /// The replica was removed, and another mirror stands for what may follow under its id.
+    pub(super) gone: bool,
     first: u64,
     next: u64,
     cache: VecDeque<Cached>,

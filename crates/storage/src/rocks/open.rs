@@ -106,14 +106,24 @@ fn generation_of(name: &str) -> Option<(ReplicaId, u64)> {
 #[derive(Default)]
 pub(super) struct Slot {
     store: Weak<Store>,
+    /// Generations that are not closed, oldest first. Points keep those before the last.
+    held: Vec<Held>,
+}
+
+struct Held {
     generation: Weak<Generation>,
-    closed: Option<Arc<Closed>>,
+    closed: Arc<Closed>,
 }
 
 impl Slot {
     pub(super) fn hold(&mut self, generation: &Arc<Generation>) {
-        self.generation = Arc::downgrade(generation);
-        self.closed = Some(generation.closed());
+        let held = Held {
+            generation: Arc::downgrade(generation),
+            closed: generation.closed(),
+        };
+        self.held
+            .retain(|other| !other.closed.is_done() && !Arc::ptr_eq(&other.closed, &held.closed));
+        self.held.push(held);
     }
 }
 
@@ -187,7 +197,7 @@ impl Partitions {
                 .strip_suffix(".removed")
                 .and_then(|replica| replica.parse().ok())
             {
-                finish_removal(&self.places(partition, replica), None)?;
+                finish_removal(&self.places(partition, replica), &[])?;
             } else if name.ends_with(".tmp") || name.ends_with(".incoming") || name.ends_with(".checkpoint") {
                 tracing::info!(path = %path.display(), "removing what a crash left");
                 if path.is_dir() {
@@ -232,14 +242,14 @@ impl Partitions {
 }
 
 /// Removes everything of a replica whose marker was turned into a removal mark, but what is still being read.
-fn finish_removal(places: &Places, in_use: Option<&Path>) -> io::Result<()> {
+fn finish_removal(places: &Places, in_use: &[&Path]) -> io::Result<()> {
     for name in places.directories()? {
         let path = places.dir.join(name);
-        if Some(path.as_path()) != in_use {
+        if !in_use.contains(&path.as_path()) {
             files::remove_dir(&path)?;
         }
     }
-    if in_use.is_none() {
+    if in_use.is_empty() {
         fs::remove_file(places.removal())?;
     }
     files::sync_dir(&places.dir)
@@ -260,15 +270,12 @@ impl PartitionStores for Partitions {
         if places.removal().exists() {
             return busy("being removed, and something still reads it");
         }
-        let generation = match slot.generation.upgrade() {
+        let newest = slot.held.last();
+        let generation = match newest.and_then(|held| held.generation.upgrade()) {
             // Somebody still holds a point of it: the database is open, and goes on.
             Some(generation) => generation,
             None => {
-                if slot
-                    .closed
-                    .as_ref()
-                    .is_some_and(|closed| !closed.wait(CLOSE_PATIENCE))
-                {
+                if newest.is_some_and(|held| !held.closed.wait(CLOSE_PATIENCE)) {
                     return busy("still being closed");
                 }
                 Arc::new(self.open_generation(&places)?)
@@ -303,21 +310,21 @@ impl PartitionStores for Partitions {
             files::write_sealed(&places.removal(), &[])?;
         }
         files::sync_dir(&places.dir)?;
-        let reading = slot.generation.upgrade();
-        if let Some(generation) = &reading {
-            generation.retire();
-        } else if slot
-            .closed
-            .as_ref()
-            .is_some_and(|closed| !closed.wait(CLOSE_PATIENCE))
-        {
-            return Err(io::Error::new(
-                io::ErrorKind::ResourceBusy,
-                "the replica is still being closed",
-            ));
+        let mut reading = Vec::new();
+        for held in &slot.held {
+            if let Some(generation) = held.generation.upgrade() {
+                generation.retire();
+                reading.push(generation);
+            } else if !held.closed.wait(CLOSE_PATIENCE) {
+                return Err(io::Error::new(
+                    io::ErrorKind::ResourceBusy,
+                    "the replica is still being closed",
+                ));
+            }
         }
-        slot.generation = Weak::new();
-        finish_removal(&places, reading.as_ref().map(|generation| generation.dir()))
+        slot.held.retain(|held| !held.closed.is_done());
+        let in_use: Vec<&Path> = reading.iter().map(|generation| generation.dir()).collect();
+        finish_removal(&places, &in_use)
     }
 
     fn list(&self) -> io::Result<Vec<(PartitionId, ReplicaId)>> {

@@ -107,7 +107,8 @@ impl Options {
     ///
     /// Each write is synced before the next begins, so after a crash only the last record of the write-ahead log can be
     /// cut short, and nobody was told of it: `TolerateCorruptedTailRecords` drops that one and refuses damage anywhere
-    /// else, where `PointInTime` would silently forget what follows.
+    /// else, where `PointInTime` would silently forget what follows. One that lacks pages in its middle it refuses too:
+    /// that is for `tail` to tell.
     ///
     /// A write-ahead log that is full is recorded in the manifest, so that one that goes missing is noticed. Unless it
     /// is let go of in the background, RocksDB records it again with every later sync, which doubles their number.
@@ -190,6 +191,16 @@ impl Shared {
         table.set_bloom_filter(10.0, false);
         table.set_block_size(8 << 10);
         table.set_format_version(5);
+        db.set_block_based_table_factory(&table);
+        Ok(db)
+    }
+
+    /// A copy, which is read to be verified. It is made of the files of an open partition, and what the cache has of
+    /// those says nothing of what is on the disk.
+    pub(super) fn copy(&self) -> io::Result<rocksdb::Options> {
+        let mut db = self.state(false)?;
+        let mut table = BlockBasedOptions::default();
+        table.disable_cache();
         db.set_block_based_table_factory(&table);
         Ok(db)
     }

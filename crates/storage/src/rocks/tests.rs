@@ -123,9 +123,13 @@ fn conforms() {
 
 /// Appends one record of `bytes` zeros, and waits until it is durable.
 fn append(log: &dyn LogStore, index: u64, bytes: usize) {
+    append_filled(log, index, bytes, 0);
+}
+
+fn append_filled(log: &dyn LogStore, index: u64, bytes: usize, filling: u8) {
     let record = LogRecord {
         index,
-        data: Bytes::from(vec![0; bytes]),
+        data: Bytes::from(vec![filling; bytes]),
     };
     let (sender, durable) = channel();
     let done = Box::new(move |result| sender.send(result).unwrap());
@@ -212,6 +216,30 @@ fn copies_go_away_with_their_owners() {
     assert!(count(&rocks.dir()) >= before + 2 * checkpoint.files().len());
     drop((checkpoint, incoming));
     assert_eq!(count(&rocks.dir()), before);
+}
+
+#[test]
+fn a_removed_replica_keeps_each_generation_that_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let (partition, replica) = (types::PartitionId(1), ReplicaId(1));
+    let stores = Partitions::open(root.path(), Options::default()).unwrap();
+    let store = filled(&*stores);
+    let point = store.point();
+    let mut incoming = sent(&*store, &*store.checkpoint().unwrap());
+    incoming.finish().unwrap();
+    store.install(incoming).unwrap();
+    drop(store);
+    let generations = || dirs(&root.path().join("1"));
+    for _ in 0..2 {
+        stores.remove(partition, replica).unwrap();
+        assert_eq!(generations(), 1, "the one that is read");
+        assert_eq!(point.get(b"key").unwrap().unwrap(), "key");
+        assert!(stores.open(partition, replica).is_err(), "being removed");
+    }
+    drop(point);
+    stores.remove(partition, replica).unwrap();
+    assert_eq!(count(root.path()), 1, "the lock");
+    drop(stores.open(partition, replica).unwrap());
 }
 
 #[test]

@@ -217,7 +217,11 @@ fn finish(shared: &Shared, work: Work, elapsed: Duration) {
         let next = match &queued.op {
             Op::Append { records, .. } => records.last().map(|record| record.index + 1),
             Op::Truncate { from, .. } => Some(*from),
-            Op::Purge { .. } | Op::Vote(_) | Op::Remove => None,
+            Op::Remove => {
+                shared.removed(queued.replica, &queued.mirror);
+                None
+            }
+            Op::Purge { .. } | Op::Vote(_) => None,
         };
         if let Some(next) = next {
             let mut mirror = queued.mirror.lock();

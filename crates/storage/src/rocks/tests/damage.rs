@@ -92,6 +92,114 @@ fn a_torn_tail_of_the_write_ahead_log_loses_only_itself() {
     append(&*log, 100);
 }
 
+/// Bytes of the last write in [`torn_log`]: it touches three blocks of the write-ahead log.
+const LAST_BYTES: usize = 64 << 10;
+
+/// As [`killed_log`], with a large entry of `filling`, and as many behind it. Returns the write-ahead log and where the
+/// record of the large one begins.
+fn torn_log(rocks: &mut Rocks, flushed: bool, filling: u8, behind: u64) -> (PathBuf, usize) {
+    let mut log = rocks.log().unwrap();
+    (1..=100).for_each(|index| append(&*log, index));
+    if flushed {
+        drop(log);
+        log = rocks.log().unwrap();
+    }
+    let wal = largest(files(&rocks.dir().join("log"), ".log"));
+    let begin = usize::try_from(fs::metadata(&wal).unwrap().len()).unwrap();
+    super::append_filled(&*log, 101, LAST_BYTES, filling);
+    (0..behind).for_each(|index| append(&*log, 102 + index));
+    rocks.crash();
+    (rocks.dir().join("log").join(wal.file_name().unwrap()), begin)
+}
+
+fn change(path: &Path, change: impl Fn(&mut [u8])) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_last_write_that_lacks_a_page_loses_only_itself() {
+    for flushed in [false, true] {
+        for page in (0..=LAST_BYTES / 4096).step_by(if flushed { 8 } else { 1 }) {
+            let mut rocks = Rocks::new();
+            let (wal, begin) = torn_log(&mut rocks, flushed, 7, 0);
+            let from = (begin / 4096 + page) * 4096;
+            change(&wal, |bytes| {
+                let to = bytes.len().min(from + 4096);
+                bytes[from.max(begin)..to].fill(0);
+            });
+            // What recovery began and another power cut ended.
+            fs::write(wal.with_file_name("999999.log"), []).unwrap();
+            let whole: Vec<LogRecord> = (1..=100).map(record).collect();
+            let log = rocks
+                .log()
+                .unwrap_or_else(|error| panic!("page {page} from {begin}: {error}"));
+            assert_eq!(log.read(R, 0..999, usize::MAX).unwrap(), whole, "page {page}");
+            append(&*log, 101);
+            rocks.crash();
+            let log = rocks.log().unwrap();
+            assert_eq!(log.read(R, 101..999, usize::MAX).unwrap(), [record(101)]);
+        }
+    }
+}
+
+#[test]
+fn damage_that_a_torn_write_does_not_leave_is_refused_as_before() {
+    let zero = |bytes: &mut [u8], at: usize| bytes[at / 4096 * 4096..][..4096].fill(0);
+    let block = |at: usize| at / 32_768 * 32_768;
+    type Damage<'a> = (&'a str, (u8, u64), &'a dyn Fn(&mut [u8], usize));
+    let damages: [Damage<'_>; 9] = [
+        ("a byte of the last write", (7, 0), &|bytes, begin| {
+            bytes[begin + 40_000] ^= 0x40
+        }),
+        (
+            "a byte beside zeros that were written",
+            (0, 0),
+            &|bytes, begin| bytes[begin + 40] ^= 1,
+        ),
+        ("its checksum, beside such zeros", (0, 0), &|bytes, begin| {
+            bytes[begin + 1] ^= 1
+        }),
+        ("its kind, beside such zeros", (0, 0), &|bytes, begin| {
+            bytes[begin + 6] ^= 2
+        }),
+        ("half a page of zeros within it", (7, 0), &|bytes, begin| {
+            bytes[(begin / 4096 + 3) * 4096..][..2048].fill(0);
+        }),
+        ("a page and a byte elsewhere", (7, 0), &|bytes, begin| {
+            zero(bytes, begin + 60_000);
+            bytes[begin + 100] ^= 1;
+        }),
+        ("a page before it", (7, 0), &|bytes, begin| {
+            zero(bytes, begin - 50_000)
+        }),
+        (
+            "a page of it, with whole writes behind",
+            (7, 5),
+            &|bytes, begin| {
+                zero(bytes, begin + 40_000);
+            },
+        ),
+        (
+            "its last header, with whole writes behind",
+            (7, 2),
+            &|bytes, begin| {
+                zero(bytes, block(begin + LAST_BYTES));
+            },
+        ),
+    ];
+    for (name, (filling, behind), damage) in damages {
+        let mut rocks = Rocks::new();
+        let (wal, begin) = torn_log(&mut rocks, false, filling, behind);
+        change(&wal, |bytes| damage(bytes, begin));
+        let before = fs::read(&wal).unwrap();
+        let error = rocks.log().err().unwrap_or_else(|| panic!("{name}: is refused"));
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{name}: {error}");
+        assert!(fs::read(&wal).unwrap() == before, "{name}: what is there stays");
+    }
+}
+
 #[test]
 fn a_damaged_entry_is_named_with_its_file() {
     let mut rocks = Rocks::new();
@@ -243,6 +351,33 @@ fn a_damaged_block_is_not_served_and_others_go_on() {
     drop(store);
     stores.remove(PartitionId(1), R).unwrap();
     assert_eq!(count(&*stores.open(PartitionId(1), R).unwrap()), Ok(0));
+}
+
+#[test]
+fn a_damaged_table_is_found_before_it_is_sent() {
+    let mut rocks = Rocks::new();
+    let root = two_partitions(&mut rocks);
+    let dir = root.join("1/1-1");
+    let stores = rocks.stores().unwrap();
+    let store = stores.open(PartitionId(1), R).unwrap();
+    // Its blocks are in the cache, and its hash is known.
+    assert_eq!(count(&*store), Ok(2000));
+    assert!(!store.checkpoint().unwrap().list().unwrap().is_empty());
+    let checkpoint = store.checkpoint().unwrap();
+    let table = largest(files(&dir, ".sst"));
+    flip(
+        &table,
+        usize::try_from(fs::metadata(&table).unwrap().len()).unwrap() / 3,
+    );
+    for _ in 0..2 {
+        let error = checkpoint.list().expect_err("damaged");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        let name = table.file_name().unwrap().to_string_lossy().into_owned();
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+    checkpoint
+        .read("CURRENT", 0, 9)
+        .expect_err("nothing of it is sent");
 }
 
 #[test]
