@@ -1,8 +1,7 @@
 //! Transactions. As in etcd, every compare (of nested transactions too) is decided on the state before, then every
 //! operation of the branches taken is checked, then all of them are executed as one revision.
 
-use std::collections::BTreeSet;
-
+use bytes::Bytes;
 use prost::Message;
 use types::limits;
 use types::planted::{self, Planted};
@@ -14,6 +13,7 @@ use crate::outcome::{Refusal, RefusalKind, TxnDone};
 use crate::record::Space;
 use crate::record::key::UserRange;
 use crate::record::kv::Namespace;
+use crate::touched::Touched;
 use crate::view::ViewError;
 
 /// Which branch is taken, and the same of the transactions in that branch, in order.
@@ -102,67 +102,32 @@ fn check(request: &TxnRequest, operations: usize, depth: usize) -> Result<(), Re
     Ok(())
 }
 
-/// Keys put and ranges deleted by a list of operations.
-#[derive(Default)]
-struct Touched {
-    puts: BTreeSet<bytes::Bytes>,
-    deletes: Vec<UserRange>,
-}
-
-impl Touched {
-    /// Refuses what would change one key twice, then joins both.
-    fn join(&mut self, other: Touched) -> Result<(), Refusal> {
-        let clash = other
-            .puts
-            .iter()
-            .any(|key| self.puts.contains(key) || self.deletes_key(key))
-            || self.puts.iter().any(|key| other.deletes_key(key));
-        if clash {
+/// Refuses a list of operations that may change one key twice (etcd's `checkIntervals`; stricter in two cases that
+/// etcd lets through: a delete "from key on", and deletes of one nested transaction against puts of an earlier one).
+fn intervals(operations: &[RequestOp]) -> Result<Touched<Bytes>, Refusal> {
+    let mut touched = Touched::default();
+    for op in operations {
+        let mut these = Touched::default();
+        match &op.operation {
+            Some(Operation::Put(put)) => these.put(put.key.clone()),
+            Some(Operation::DeleteRange(delete)) => {
+                let (begin, end) = UserRange::new(&delete.key, &delete.range_end).ends();
+                these.delete(begin, end);
+            }
+            Some(Operation::Txn(nested)) => {
+                // Only one of the branches is taken, so that they may share keys.
+                these = intervals(&nested.success)?;
+                these.unite(intervals(&nested.failure)?);
+            }
+            Some(Operation::Range(_)) | None => {}
+        }
+        if touched.is_met_by_puts_of(&these) || these.is_met_by_puts_of(&touched) {
             return Err(refusal(
                 RefusalKind::DuplicateKey,
                 "etcdserver: duplicate key given in txn request",
             ));
         }
-        self.puts.extend(other.puts);
-        self.deletes.extend(other.deletes);
-        Ok(())
-    }
-
-    fn deletes_key(&self, key: &[u8]) -> bool {
-        self.deletes.iter().any(|range| range.contains(key))
-    }
-}
-
-/// Refuses a list of operations that may change one key twice (etcd's `checkIntervals`; stricter in two cases that
-/// etcd lets through: a delete "from key on", and deletes of one nested transaction against puts of an earlier one).
-fn intervals(operations: &[RequestOp]) -> Result<Touched, Refusal> {
-    let mut touched = Touched::default();
-    for op in operations {
-        match &op.operation {
-            Some(Operation::Put(put)) => {
-                let puts = BTreeSet::from([put.key.clone()]);
-                touched.join(Touched {
-                    puts,
-                    deletes: Vec::new(),
-                })?;
-            }
-            Some(Operation::DeleteRange(delete)) => {
-                let deletes = vec![UserRange::new(&delete.key, &delete.range_end)];
-                touched.join(Touched {
-                    puts: BTreeSet::new(),
-                    deletes,
-                })?;
-            }
-            Some(Operation::Txn(nested)) => {
-                // Only one of the branches is taken, so that they may share keys.
-                let mut either = intervals(&nested.success)?;
-                let other = intervals(&nested.failure)?;
-                either.puts.extend(other.puts);
-                either.deletes.extend(other.deletes);
-                touched.join(either)?;
-            }
-            Some(Operation::Range(_)) | None => {}
-        }
+        touched.unite(these);
     }
     Ok(touched)
 }
@@ -303,3 +268,6 @@ fn execute(write: &mut Write<'_, '_>, request: &TxnRequest, path: &Path) -> Resu
         responses,
     })
 }
+
+#[cfg(test)]
+mod tests;
