@@ -39,6 +39,8 @@ pub const WATCH_PROGRESS_MS: u64 = 10 * 60 * 1000;
 pub const COMPARE_REPLICAS_MS: u64 = 60 * 1000;
 /// Records removed by one compaction step.
 pub const COMPACT_STEP_RECORDS: usize = 2000;
+/// Bytes of keys and values, looked at or removed, after which a compaction step ends.
+pub const COMPACT_STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// Leases expired by one command batch.
 pub const LEASES_PER_EXPIRY: usize = 1000;
 /// Longest lease, in seconds (etcd's bound).

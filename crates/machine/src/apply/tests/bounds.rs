@@ -141,10 +141,7 @@ fn a_range_reads_no_more_than_it_shows() {
     }
     let all = Bytes::from_static(b"\0");
     let met = |count_only: bool, limit: i64| {
-        let view = Counting {
-            view: &replica.view,
-            met: std::cell::Cell::default(),
-        };
+        let view = Counting::new(&replica.view);
         let request = RangeRequest {
             key: all.clone(),
             range_end: all.clone(),
