@@ -31,6 +31,11 @@ pub const WATCH_RESPONSE_BYTES: usize = 1024 * 1024;
 /// Bytes of one revision that a node without a replica takes in for its watches. Of a larger one, each watch reads
 /// from history what concerns it.
 pub const WATCH_REVISION_BYTES: usize = 128 * 1024 * 1024;
+/// Bytes of previous pairs that the events of one revision carry. Of a larger one, each watch reads from history what
+/// concerns it.
+pub const WATCH_PREVIOUS_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of previous pairs that one answer carries: no more would pass between two nodes.
+pub const PREVIOUS_BYTES: u64 = 60 * 1024 * 1024;
 /// Watches on one stream.
 pub const WATCHES_PER_STREAM: usize = 100_000;
 /// Milliseconds between notices of progress on quiet watches, unless configured otherwise (etcd's default).

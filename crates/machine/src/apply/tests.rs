@@ -15,6 +15,7 @@ use crate::{ApplyError, Stamp};
 mod bounds;
 mod damage;
 mod housekeeping;
+mod large;
 
 fn delete(key: &str, range_end: &'static [u8]) -> Body {
     let key = key.to_owned().into();

@@ -54,6 +54,10 @@ pub(crate) fn txn(context: &mut Context<'_>, space: Space, request: &TxnRequest)
     each_taken(request, &path, &mut |operation| {
         check_range_state(&numbers, operation)
     })?;
+    let mut previous_bytes = 0;
+    each_taken(request, &path, &mut |operation| {
+        check_previous(context, space, operation, &mut previous_bytes)
+    })?;
     let mut write = Write::begin(context, space)?;
     let done = execute(&mut write, request, &path)?;
     write.finish();
@@ -211,6 +215,22 @@ fn check_put_state(context: &Context<'_>, space: Space, operation: &Operation) -
     Ok(())
 }
 
+fn check_previous(
+    context: &Context<'_>,
+    space: Space,
+    operation: &Operation,
+    bytes: &mut u64,
+) -> Result<(), Stop> {
+    let range = match operation {
+        Operation::Put(put) if put.prev_kv => UserRange::One(put.key.clone()),
+        Operation::DeleteRange(delete) if delete.prev_kv => UserRange::new(&delete.key, &delete.range_end),
+        Operation::Put(_) | Operation::DeleteRange(_) | Operation::Range(_) | Operation::Txn(_) => {
+            return Ok(());
+        }
+    };
+    kv_write::check_previous(context, space, &range, bytes)
+}
+
 fn check_range_state(numbers: &Namespace, operation: &Operation) -> Result<(), Stop> {
     if let Operation::Range(request) = operation {
         // Unlike alone, a negative revision in a transaction is one that was compacted, once anything was.
@@ -244,11 +264,8 @@ fn execute(write: &mut Write<'_, '_>, request: &TxnRequest, path: &Path) -> Resu
                 (write.next(), OperationDone::Put(done))
             }
             Operation::DeleteRange(request) => {
-                let before = write.delete_range(&UserRange::new(&request.key, &request.range_end))?;
-                (
-                    write.current(),
-                    OperationDone::Deleted(kv_write::deleted(before, request.prev_kv)),
-                )
+                let deleted = write.delete_range(request)?;
+                (write.current(), OperationDone::Deleted(deleted))
             }
             Operation::Txn(request) => {
                 let path = nested
