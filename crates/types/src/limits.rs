@@ -48,6 +48,8 @@ pub const COMPACT_STEP_RECORDS: usize = 2000;
 pub const COMPACT_STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// Leases expired by one command batch.
 pub const LEASES_PER_EXPIRY: usize = 1000;
+/// Bytes that a lease counts against its namespace's quota while it lives (etcd's `leaseOverhead`).
+pub const LEASE_BYTES: u64 = 64;
 /// Longest lease, in seconds (etcd's bound).
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 /// Shortest lease, in seconds: twice the tick, so that a leader change cannot use it up.

@@ -11,7 +11,7 @@ use super::{Context, Stop, refusal};
 use crate::command::{DeleteRangeRequest, KeyValue, PutRequest};
 use crate::outcome::{Deleted, Done, Event, EventKind, Events, Put, Refusal, RefusalKind};
 use crate::record::key::{self, UserRange};
-use crate::record::kv::{Namespace, Pair, Version};
+use crate::record::kv::{self, Namespace, Pair, Version};
 use crate::record::{Space, decode, encode};
 use crate::view::{View, ViewError, Visit};
 
@@ -356,11 +356,12 @@ pub(super) fn check_size(encoded_bytes: usize) -> Result<(), Refusal> {
 /// Refuses what the namespace has no room for.
 pub(super) fn check_quota(numbers: &Namespace, more_bytes: u64) -> Result<(), Refusal> {
     let quota = numbers.quota_bytes();
-    if more_bytes > 0 && numbers.total_bytes.saturating_add(more_bytes) > quota {
-        let text = format!(
-            "the namespace holds {} of at most {quota} bytes",
-            numbers.total_bytes
-        );
+    let held = numbers
+        .leases
+        .saturating_mul(limits::LEASE_BYTES)
+        .saturating_add(numbers.total_bytes);
+    if more_bytes > 0 && held.saturating_add(more_bytes) > quota {
+        let text = format!("the namespace holds {held} of at most {quota} bytes");
         return Err(super::refusal_at(
             RefusalKind::NoSpace,
             text,
@@ -391,16 +392,21 @@ pub(super) fn check_kept(context: &Context<'_>, space: Space, request: &PutReque
     Ok(())
 }
 
-/// Bytes that a put adds.
-pub(super) fn put_bytes(request: &PutRequest) -> u64 {
-    (request.key.len() + request.value.len()) as u64
+/// Bytes that a put adds; the value that it keeps is written anew.
+pub(super) fn put_bytes(context: &Context<'_>, space: Space, request: &PutRequest) -> Result<u64, ViewError> {
+    let kept = match request.ignore_value {
+        true => kv::head(&context.overlay, space, &request.key)?.map_or(0, |pair| pair.kv.value.len()),
+        false => 0,
+    };
+    Ok((request.key.len() + request.value.len() + kept) as u64)
 }
 
 /// The command.
 pub(super) fn put(context: &mut Context<'_>, space: Space, request: &PutRequest) -> Result<Done, Stop> {
     check_put(request)?;
     check_size(request.encoded_len())?;
-    check_quota(context.numbers(space)?, put_bytes(request))?;
+    let bytes = put_bytes(context, space, request)?;
+    check_quota(context.numbers(space)?, bytes)?;
     check_lease(context, space, request.lease)?;
     check_kept(context, space, request)?;
     let mut write = Write::begin(context, space)?;

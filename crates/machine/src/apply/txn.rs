@@ -43,7 +43,7 @@ pub(crate) fn txn(context: &mut Context<'_>, space: Space, request: &TxnRequest)
     let mut bytes = 0;
     each_taken(request, &path, &mut |operation| {
         if let Operation::Put(put) = operation {
-            bytes += kv_write::put_bytes(put);
+            bytes += kv_write::put_bytes(context, space, put)?;
         }
         Ok(())
     })?;
