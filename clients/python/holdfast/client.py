@@ -20,6 +20,7 @@ NAMESPACE_KEY = "holdfast-namespace"
 # Metadata of errors: the sentence that goes with a text fixed by etcd, and the mark of those that did nothing.
 _DETAIL_KEY = "holdfast-detail"
 _NOT_SENT_KEY = "holdfast-not-sent"
+_SESSION_EXPIRED_KEY = "holdfast-session-expired"
 
 _PAUSE_MIN_S = 0.025
 _PAUSE_MAX_S = 0.4
@@ -84,7 +85,7 @@ def _error(operation: str, endpoint: str, error: grpc.RpcError) -> HoldfastError
     code, text = error.code(), told.get(_DETAIL_KEY) or error.details() or str(error.code())
     kind = _KINDS.get(code, Kind.INTERNAL)
     lower = text.lower()
-    if kind is Kind.REFUSED and "session" in lower and ("expired" in lower or "unknown" in lower):
+    if kind is Kind.REFUSED and _SESSION_EXPIRED_KEY in told:
         kind = Kind.SESSION_EXPIRED
     if code is grpc.StatusCode.UNAVAILABLE and (_NOT_SENT_KEY in told or "failed to connect" in lower):
         kind = Kind.UNAVAILABLE

@@ -21,7 +21,8 @@ pub enum ErrorKind {
     Unavailable,
     /// Time ran out or the connection broke after the request was sent: it may have been done. Look, then decide.
     Unknown,
-    /// The session has expired, so that the fate of an earlier send can no longer be told: look, then decide.
+    /// The session has expired, or gone too far beyond the request's number, so that the fate of an earlier send can
+    /// no longer be told: look, then decide.
     SessionExpired,
     /// The caller may not do this.
     Denied,
@@ -142,8 +143,7 @@ fn is_not_sent(status: &Status) -> bool {
 }
 
 fn is_session_expired(status: &Status) -> bool {
-    let text = status.message().to_ascii_lowercase();
-    text.contains("session") && (text.contains("expired") || text.contains("unknown"))
+    status.metadata().contains_key(metadata::SESSION_EXPIRED)
 }
 
 /// Whether the connection, rather than the server's code, ended the call: tonic reports some of these as internal.
@@ -194,6 +194,13 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
 mod tests {
     use super::*;
 
+    fn marked(text: &str) -> Status {
+        let mut status = Status::failed_precondition(text);
+        let mark = "1".parse().expect("ascii");
+        status.metadata_mut().insert(metadata::SESSION_EXPIRED, mark);
+        status
+    }
+
     #[test]
     fn codes_become_next_steps() {
         for (status, kind) in [
@@ -202,7 +209,11 @@ mod tests {
             (Status::already_exists("x"), ErrorKind::Refused),
             (Status::failed_precondition("generation is 3"), ErrorKind::Refused),
             (
-                Status::failed_precondition("session 7 is unknown or has expired"),
+                marked("session 7 is unknown or has expired"),
+                ErrorKind::SessionExpired,
+            ),
+            (
+                marked("session 7 is at seq 90, 3 is too late"),
                 ErrorKind::SessionExpired,
             ),
             (Status::resource_exhausted("busy"), ErrorKind::Retry),

@@ -206,7 +206,10 @@ async fn a_refusal_is_final() {
 
 #[tokio::test]
 async fn an_expired_session_ends_the_write_and_the_next_opens_another() {
-    let fake = Fake::failing(vec![Status::failed_precondition("session 101 has expired")]);
+    let mut expired = Status::failed_precondition("session 101 has expired");
+    let mark = "1".parse().expect("ascii");
+    expired.metadata_mut().insert("holdfast-session-expired", mark);
+    let fake = Fake::failing(vec![expired]);
     let client = Client::new([fake.serve().await], quick()).expect("well formed");
     let error = client
         .put_namespace(NewNamespace::named("a"))

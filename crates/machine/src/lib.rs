@@ -19,6 +19,7 @@ pub mod query;
 pub mod record;
 #[cfg(test)]
 mod testing;
+pub mod touched;
 pub mod view;
 
 pub use apply::apply;
@@ -26,4 +27,5 @@ pub use command::{Batch, Command};
 pub use memory::MemView;
 pub use outcome::{Change, Effect, Event, EventKind, Events, Outcome, Reply, Stamp};
 pub use query::{Answer, Query, answer};
+pub use touched::Touched;
 pub use view::{ApplyError, View, ViewError};

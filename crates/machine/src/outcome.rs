@@ -51,6 +51,8 @@ pub struct Events {
     pub revision: i64,
     /// In order of the operations.
     pub events: Vec<Event>,
+    /// Whether their previous pairs were left out, being too large: watchers find them in history.
+    pub cut: bool,
 }
 
 /// What the leader should do next. Hints only: a new leader derives all of them from state.

@@ -1,5 +1,5 @@
-//! Reads through changes not yet committed. Each record's value in the view is read at most once and kept, since
-//! the state hash needs it when the record changes.
+//! Reads through changes not yet committed. Each record's value in the view is read at most once. Of one that changes
+//! only the hash is kept, which is what the state hash needs: a batch may remove far more than fits into memory.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -12,16 +12,26 @@ use crate::outcome::Change;
 use crate::record::state::RecordHash;
 use crate::view::{View, ViewError, Visit};
 
-struct Entry {
-    base: Option<Bytes>,
-    now: Option<Bytes>,
-    written: bool,
+enum Entry {
+    /// As in the view.
+    Read(Option<Bytes>),
+    /// The hash of the record in the view, and its newest value.
+    Written { base: Option<u128>, now: Option<Bytes> },
+}
+
+impl Entry {
+    fn now(&self) -> &Option<Bytes> {
+        match self {
+            Entry::Read(now) | Entry::Written { now, .. } => now,
+        }
+    }
 }
 
 /// A view with changes on top.
 pub struct Overlay<'a> {
     view: &'a dyn View,
     entries: RefCell<BTreeMap<Bytes, Entry>>,
+    hash: RefCell<RecordHash>,
 }
 
 impl<'a> Overlay<'a> {
@@ -30,88 +40,105 @@ impl<'a> Overlay<'a> {
         Overlay {
             view,
             entries: RefCell::new(BTreeMap::new()),
+            hash: RefCell::default(),
         }
     }
 
     /// The newest value under `key`.
     pub fn read(&self, key: &Bytes) -> Result<Option<Bytes>, ViewError> {
         match self.entries.borrow_mut().entry(key.clone()) {
-            btree_map::Entry::Occupied(known) => Ok(known.get().now.clone()),
+            btree_map::Entry::Occupied(known) => Ok(known.get().now().clone()),
             btree_map::Entry::Vacant(place) => {
                 let base = self.view.get(key)?;
-                place.insert(Entry {
-                    base: base.clone(),
-                    now: base.clone(),
-                    written: false,
-                });
+                place.insert(Entry::Read(base.clone()));
                 Ok(base)
             }
         }
     }
 
+    /// The hash of a record, for [`Overlay::remove_hashed`].
+    pub fn hash_of(&self, key: &[u8], value: &[u8]) -> u128 {
+        self.hash.borrow_mut().of(key, value)
+    }
+
     /// Writes a record, whatever was there.
     pub fn put(&self, key: Bytes, value: Bytes) -> Result<(), ViewError> {
-        self.change(key, Some(value), |view, key| view.get(key))
+        self.change(key, Some(value), |key| self.hash_in_view(key))
     }
 
     /// Writes a record known to be absent, which saves reading it.
     pub fn insert(&self, key: Bytes, value: Bytes) -> Result<(), ViewError> {
         debug_assert!(self.get(&key)?.is_none(), "inserted record {key:02x?} exists");
-        self.change(key, Some(value), |_, _| Ok(None))
+        self.change(key, Some(value), |_| Ok(None))
     }
 
     /// Removes a record, whatever was there.
     pub fn remove(&self, key: Bytes) -> Result<(), ViewError> {
-        self.change(key, None, |view, key| view.get(key))
+        self.change(key, None, |key| self.hash_in_view(key))
     }
 
     /// Removes a record whose newest value the caller has read.
     pub fn remove_known(&self, key: Bytes, value: Bytes) -> Result<(), ViewError> {
-        self.change(key, None, |_, _| Ok(Some(value)))
+        self.change(key, None, |key| Ok(Some(self.hash_of(key, &value))))
+    }
+
+    /// Removes a record whose newest value the caller has read and hashed.
+    pub fn remove_hashed(&self, key: Bytes, hash: u128) -> Result<(), ViewError> {
+        self.change(key, None, |_| Ok(Some(hash)))
+    }
+
+    fn hash_in_view(&self, key: &Bytes) -> Result<Option<u128>, ViewError> {
+        let base = self.view.get(key)?;
+        Ok(base.map(|value| self.hash_of(key, &value)))
     }
 
     fn change(
         &self,
         key: Bytes,
         now: Option<Bytes>,
-        base: impl FnOnce(&dyn View, &Bytes) -> Result<Option<Bytes>, ViewError>,
+        base: impl FnOnce(&Bytes) -> Result<Option<u128>, ViewError>,
     ) -> Result<(), ViewError> {
-        match self.entries.borrow_mut().entry(key) {
-            btree_map::Entry::Occupied(mut known) => {
-                let entry = known.get_mut();
-                entry.now = now;
-                entry.written = true;
-            }
+        let mut entries = self.entries.borrow_mut();
+        let mut place = match entries.entry(key) {
+            btree_map::Entry::Occupied(known) => known,
             btree_map::Entry::Vacant(place) => {
-                let base = base(self.view, place.key())?;
-                place.insert(Entry {
-                    base,
-                    now,
-                    written: true,
-                });
+                let base = base(place.key())?;
+                place.insert(Entry::Written { base, now });
+                return Ok(());
             }
-        }
+        };
+        let base = match place.get() {
+            Entry::Read(base) => base.as_ref().map(|value| self.hash_of(place.key(), value)),
+            Entry::Written { base, .. } => *base,
+        };
+        *place.get_mut() = Entry::Written { base, now };
         Ok(())
+    }
+
+    /// Bytes of all values held.
+    #[cfg(test)]
+    pub(crate) fn value_bytes(&self) -> usize {
+        let entries = self.entries.borrow();
+        entries
+            .values()
+            .map(|entry| entry.now().as_ref().map_or(0, Bytes::len))
+            .sum()
     }
 
     /// The changes, in key order, and the state hash moved along from `sum`.
     pub fn finish(self, mut sum: u128) -> (Vec<Change>, u128) {
-        let mut hash = RecordHash::default();
+        let mut hash = self.hash.into_inner();
         let mut changes = Vec::new();
         for (key, entry) in self.entries.into_inner() {
-            if !entry.written || entry.base == entry.now {
+            let Entry::Written { base, now } = entry else {
+                continue;
+            };
+            let new = now.as_ref().map(|now| hash.of(&key, now));
+            if base == new {
                 continue;
             }
-            if let Some(old) = &entry.base {
-                sum = sum.wrapping_sub(hash.of(&key, old));
-            }
-            if let Some(new) = &entry.now {
-                sum = sum.wrapping_add(hash.of(&key, new));
-            }
-            changes.push(Change {
-                key,
-                value: entry.now,
-            });
+            sum = sum.wrapping_sub(base.unwrap_or(0)).wrapping_add(new.unwrap_or(0));
+            changes.push(Change { key, value: now });
         }
         (changes, sum)
     }
@@ -119,13 +146,18 @@ impl<'a> Overlay<'a> {
     /// The first written record of a range, or the last.
     fn pending(&self, range: (Bound<&[u8]>, Bound<&[u8]>), reverse: bool) -> Option<Pending> {
         let entries = self.entries.borrow();
-        let mut written = entries.range::<[u8], _>(range).filter(|(_, entry)| entry.written);
+        let mut written = entries
+            .range::<[u8], _>(range)
+            .filter_map(|(key, entry)| match entry {
+                Entry::Written { now, .. } => Some((key, now)),
+                Entry::Read(_) => None,
+            });
         let next = if reverse {
             written.next_back()
         } else {
             written.next()
         };
-        next.map(|(key, entry)| (key.clone(), entry.now.clone()))
+        next.map(|(key, now)| (key.clone(), now.clone()))
     }
 }
 
@@ -135,7 +167,7 @@ type Pending = (Bytes, Option<Bytes>);
 impl View for Overlay<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
         if let Some(entry) = self.entries.borrow().get(key) {
-            return Ok(entry.now.clone());
+            return Ok(entry.now().clone());
         }
         self.view.get(key)
     }
@@ -237,8 +269,8 @@ mod tests {
                 ("i", Some("4")),
             ] {
                 again
-                    .change(change.0.into(), change.1.map(Bytes::from), |view, key| {
-                        view.get(key)
+                    .change(change.0.into(), change.1.map(Bytes::from), |key| {
+                        again.hash_in_view(key)
                     })
                     .expect("memory");
             }

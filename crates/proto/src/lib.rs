@@ -31,6 +31,8 @@ pub mod metadata {
     pub const RETRY_AFTER_MS: &str = "holdfast-retry-after-ms";
     /// Error: present if nothing was proposed, so that nothing can have been done.
     pub const NOT_SENT: &str = "holdfast-not-sent";
+    /// Error: present if the session cannot tell what became of the request: it is over, or beyond its number.
+    pub const SESSION_EXPIRED: &str = "holdfast-session-expired";
 }
 /// For gRPC reflection on the client port: peers' messages are not in it.
 pub const DESCRIPTORS: &[u8] = tonic::include_file_descriptor_set!("holdfast");

@@ -31,6 +31,11 @@ pub const WATCH_RESPONSE_BYTES: usize = 1024 * 1024;
 /// Bytes of one revision that a node without a replica takes in for its watches. Of a larger one, each watch reads
 /// from history what concerns it.
 pub const WATCH_REVISION_BYTES: usize = 128 * 1024 * 1024;
+/// Bytes of previous pairs that the events of one revision carry. Of a larger one, each watch reads from history what
+/// concerns it.
+pub const WATCH_PREVIOUS_BYTES: u64 = 16 * 1024 * 1024;
+/// Bytes of previous pairs that one answer carries: no more would pass between two nodes.
+pub const PREVIOUS_BYTES: u64 = 60 * 1024 * 1024;
 /// Watches on one stream.
 pub const WATCHES_PER_STREAM: usize = 100_000;
 /// Milliseconds between notices of progress on quiet watches, unless configured otherwise (etcd's default).
@@ -39,8 +44,12 @@ pub const WATCH_PROGRESS_MS: u64 = 10 * 60 * 1000;
 pub const COMPARE_REPLICAS_MS: u64 = 60 * 1000;
 /// Records removed by one compaction step.
 pub const COMPACT_STEP_RECORDS: usize = 2000;
+/// Bytes of keys and values, looked at or removed, after which a compaction step ends.
+pub const COMPACT_STEP_BYTES: u64 = 4 * 1024 * 1024;
 /// Leases expired by one command batch.
 pub const LEASES_PER_EXPIRY: usize = 1000;
+/// Bytes that a lease counts against its namespace's quota while it lives (etcd's `leaseOverhead`).
+pub const LEASE_BYTES: u64 = 64;
 /// Longest lease, in seconds (etcd's bound).
 pub const LEASE_TTL_MAX_S: i64 = 9_000_000_000;
 /// Shortest lease, in seconds: twice the tick, so that a leader change cannot use it up.

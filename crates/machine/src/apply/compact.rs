@@ -7,6 +7,7 @@
 use std::ops::ControlFlow;
 
 use bytes::Bytes;
+use types::limits;
 use types::planted::{self, Planted};
 
 use super::{Context, Stop, range};
@@ -40,7 +41,7 @@ pub(super) fn compact(context: &mut Context<'_>, space: Space, request: &Compact
     Ok(Done::Empty(Empty {}))
 }
 
-/// The command: looks at no more than `records` events.
+/// The command: looks at no more than `records` events, and stops earlier once it has read many bytes.
 pub(super) fn step(context: &mut Context<'_>, space: Space, records: usize) -> Result<Done, Stop> {
     let mut numbers = context.numbers(space)?.clone();
     if !numbers.compaction_pending {
@@ -49,13 +50,19 @@ pub(super) fn step(context: &mut Context<'_>, space: Space, records: usize) -> R
             removed: 0,
         }));
     }
-    let (met, next) = events(context, space, &numbers, records)?;
+    let (met, mut next) = events(context, space, &numbers, records)?;
+    let before_bytes = numbers.total_bytes;
     let mut removed = 0;
-    for pair in met {
-        removed += older_version(context, space, &mut numbers, &pair)?;
-        let taken = planted::is(Planted::CompactedAlive) && pair.kv.version % 4 == 3;
-        if (pair.delete || taken) && pair.kv.mod_revision < numbers.compact_revision {
-            removed += forget(context, space, &mut numbers, &pair)?;
+    for event in met {
+        // What an event makes superfluous may be much larger than the event.
+        if before_bytes - numbers.total_bytes >= limits::COMPACT_STEP_BYTES {
+            next = Some((event.kv.mod_revision, event.sub));
+            break;
+        }
+        removed += older_version(context, space, &mut numbers, &event)?;
+        let taken = planted::is(Planted::CompactedAlive) && event.kv.version % 4 == 3;
+        if (event.delete || taken) && event.kv.mod_revision < numbers.compact_revision {
+            removed += forget(context, space, &mut numbers, &event)?;
         }
     }
     numbers.compaction_pending = next.is_some();
@@ -68,7 +75,7 @@ pub(super) fn step(context: &mut Context<'_>, space: Space, records: usize) -> R
 /// Where the next step begins; `None` if this one was the last.
 type Cursor = Option<(i64, u32)>;
 
-/// The next events at or below the compact revision.
+/// The next events at or below the compact revision, without their values.
 fn events(
     context: &Context<'_>,
     space: Space,
@@ -78,13 +85,21 @@ fn events(
     let from = key::log(space, numbers.cursor_revision, numbers.cursor_sub);
     let to = key::log(space, numbers.compact_revision + 1, 0);
     let mut met = Vec::new();
+    let mut met_bytes = 0;
     let mut next = None;
     context.overlay.scan(&from, &to, false, &mut |key, value| {
-        if met.len() == limit {
+        if met.len() == limit || met_bytes >= limits::COMPACT_STEP_BYTES {
             next = Some(key::split_log(&key[key::PREFIX_BYTES..]));
             return ControlFlow::Break(());
         }
-        met.push(decode("a log record", Bytes::copy_from_slice(value)));
+        let event = decode("a log record", Bytes::copy_from_slice(value)).map(|mut event: Pair| {
+            met_bytes += event.size_bytes();
+            event.kv.value = Bytes::new();
+            // A copy: the key as decoded would keep the whole record.
+            event.kv.key = Bytes::copy_from_slice(&event.kv.key);
+            event
+        });
+        met.push(event);
         ControlFlow::Continue(())
     })?;
     Ok((met.into_iter().collect::<Result<_, _>>()?, next.transpose()?))

@@ -1,5 +1,7 @@
 //! Puts and deletes, alone or as parts of one revision.
 
+use std::ops::ControlFlow;
+
 use bytes::Bytes;
 use prost::Message;
 use types::limits;
@@ -9,9 +11,9 @@ use super::{Context, Stop, refusal};
 use crate::command::{DeleteRangeRequest, KeyValue, PutRequest};
 use crate::outcome::{Deleted, Done, Event, EventKind, Events, Put, Refusal, RefusalKind};
 use crate::record::key::{self, UserRange};
-use crate::record::kv::{Namespace, Pair, Version};
+use crate::record::kv::{self, Namespace, Pair, Version};
 use crate::record::{Space, decode, encode};
-use crate::view::{View, ViewError};
+use crate::view::{View, ViewError, Visit};
 
 /// Changes of one revision being made. Nothing may be refused once the first was made.
 pub(super) struct Write<'c, 'v> {
@@ -20,6 +22,21 @@ pub(super) struct Write<'c, 'v> {
     /// Numbers of the space as they will be, its revision excepted.
     pub numbers: Namespace,
     events: Vec<Event>,
+    /// Of the previous pairs in `events`.
+    previous_bytes: u64,
+    /// Whether there are none, since they would be too large.
+    cut: bool,
+}
+
+/// A key that is about to be deleted.
+struct Doomed {
+    key: Bytes,
+    lease: i64,
+    size_bytes: u64,
+    /// Of its head.
+    hash: u128,
+    /// Its pair, if anybody needs that.
+    before: Option<KeyValue>,
 }
 
 impl<'c, 'v> Write<'c, 'v> {
@@ -30,6 +47,8 @@ impl<'c, 'v> Write<'c, 'v> {
             space,
             numbers,
             events: Vec::new(),
+            previous_bytes: 0,
+            cut: false,
         })
     }
 
@@ -91,17 +110,17 @@ impl<'c, 'v> Write<'c, 'v> {
         Ok(Put { prev_kv })
     }
 
-    /// Deletes a key whose pair the caller has read.
-    pub fn delete(&mut self, before: KeyValue) -> Result<(), ViewError> {
-        self.context.overlay.remove(key::head(self.space, &before.key))?;
-        if before.lease != 0 {
+    fn delete(&mut self, doomed: Doomed) -> Result<(), ViewError> {
+        let place = key::head(self.space, &doomed.key);
+        self.context.overlay.remove_hashed(place, doomed.hash)?;
+        if doomed.lease != 0 {
             self.context.overlay.remove_known(
-                key::attachment(self.space, before.lease, &before.key),
+                key::attachment(self.space, doomed.lease, &doomed.key),
                 Bytes::new(),
             )?;
         }
         let kv = KeyValue {
-            key: before.key.clone(),
+            key: doomed.key,
             mod_revision: self.next(),
             ..Default::default()
         };
@@ -112,32 +131,66 @@ impl<'c, 'v> Write<'c, 'v> {
         };
         let encoded = encode(&pair);
         self.numbers.keys -= 1;
-        self.numbers.live_bytes -= (before.key.len() + before.value.len()) as u64;
-        self.record(EventKind::Delete, pair, encoded, Some(before))
-    }
-
-    /// Deletes a range; returns the pairs before, ascending.
-    pub fn delete_range(&mut self, range: &UserRange) -> Result<Vec<KeyValue>, ViewError> {
-        let doomed = match range {
-            UserRange::One(user_key) => {
-                let head = self.head(&key::head(self.space, user_key))?;
-                head.into_iter().map(|pair| pair.kv).collect()
-            }
-            UserRange::Until(..) | UserRange::From(_) => {
-                super::range::heads(&self.context.overlay, self.space, range)?
-            }
-        };
-        let spared = usize::from(planted::is(Planted::LastKeySpared) && doomed.len() > 1);
-        for before in &doomed[..doomed.len() - spared] {
-            self.delete(before.clone())?;
+        self.numbers.live_bytes -= doomed.size_bytes;
+        if doomed.before.is_none() {
+            self.cut_events();
         }
-        Ok(doomed)
+        self.record(EventKind::Delete, pair, encoded, doomed.before)
     }
 
-    /// The pair of a key, for a lease that ends.
+    /// Deletes a range.
+    pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> Result<Deleted, ViewError> {
+        let range = UserRange::new(&request.key, &request.range_end);
+        let mut doomed = self.doomed(&range, request.prev_kv)?;
+        let deleted = doomed.len() as i64;
+        let prev_kvs = match request.prev_kv {
+            true => doomed.iter().filter_map(|doomed| doomed.before.clone()).collect(),
+            false => Vec::new(),
+        };
+        if planted::is(Planted::LastKeySpared) && doomed.len() > 1 {
+            doomed.pop();
+        }
+        for doomed in doomed {
+            self.delete(doomed)?;
+        }
+        Ok(Deleted { deleted, prev_kvs })
+    }
+
+    /// The keys of a range, ascending; with their pairs if these are asked for, or are few enough for events.
+    fn doomed(&self, range: &UserRange, asked: bool) -> Result<Vec<Doomed>, ViewError> {
+        let overlay = &self.context.overlay;
+        let (mut met, mut damage) = (Vec::new(), None);
+        let mut met_bytes = self.previous_bytes;
+        each_head(self.context, self.space, range, &mut |place, value| {
+            let hash = overlay.hash_of(place, value);
+            match decode::<Pair>("a head", Bytes::copy_from_slice(value)) {
+                Ok(pair) => {
+                    met_bytes += pair.size_bytes();
+                    let needed = asked || (!self.cut && met_bytes <= limits::WATCH_PREVIOUS_BYTES);
+                    met.push(Doomed {
+                        // A copy: the key as decoded would keep the whole record.
+                        key: Bytes::copy_from_slice(&pair.kv.key),
+                        lease: pair.kv.lease,
+                        size_bytes: pair.size_bytes(),
+                        hash,
+                        before: needed.then_some(pair.kv),
+                    });
+                    ControlFlow::Continue(())
+                }
+                Err(error) => {
+                    damage = Some(error);
+                    ControlFlow::Break(())
+                }
+            }
+        })?;
+        damage.map_or(Ok(met), Err)
+    }
+
+    /// Deletes a key that is attached to a lease, which ends.
     pub fn delete_attached(&mut self, user_key: &[u8], lease: i64) -> Result<(), ViewError> {
-        match self.head(&key::head(self.space, user_key))? {
-            Some(pair) if pair.kv.lease == lease => self.delete(pair.kv),
+        let range = UserRange::One(Bytes::copy_from_slice(user_key));
+        match self.doomed(&range, false)?.pop() {
+            Some(doomed) if doomed.lease == lease => self.delete(doomed),
             _ => Err(ViewError::new(format!(
                 "key {user_key:02x?} is attached to lease {lease}, and does not say so"
             ))),
@@ -179,12 +232,24 @@ impl<'c, 'v> Write<'c, 'v> {
         overlay.insert(key::version(self.space, &pair.kv.key, revision), encode(&version))?;
         overlay.insert(key::log(self.space, revision, pair.sub), encoded)?;
         self.numbers.total_bytes += pair.size_bytes();
+        self.previous_bytes += prev_kv.as_ref().map_or(0, bytes_of);
+        if self.previous_bytes > limits::WATCH_PREVIOUS_BYTES {
+            self.cut_events();
+        }
         self.events.push(Event {
             kind,
             kv: pair.kv,
-            prev_kv,
+            prev_kv: prev_kv.filter(|_| !self.cut),
         });
         Ok(())
+    }
+
+    /// Leaves previous pairs out of the revision's events.
+    fn cut_events(&mut self) {
+        if !self.cut {
+            self.cut = true;
+            self.events.iter_mut().for_each(|event| event.prev_kv = None);
+        }
     }
 
     /// Ends the revision: it is raised if anything changed.
@@ -196,10 +261,58 @@ impl<'c, 'v> Write<'c, 'v> {
                 namespace: self.space.namespace.0,
                 revision: self.numbers.revision,
                 events: self.events,
+                cut: self.cut,
             });
         }
         self.context.set_numbers(self.space, self.numbers);
     }
+}
+
+/// Visits the heads of a range, ascending.
+fn each_head(
+    context: &Context<'_>,
+    space: Space,
+    range: &UserRange,
+    visit: Visit<'_>,
+) -> Result<(), ViewError> {
+    let overlay = &context.overlay;
+    let UserRange::One(user_key) = range else {
+        let (from, to) = range.heads(space);
+        return overlay.scan(&from, &to, false, visit);
+    };
+    let place = key::head(space, user_key);
+    if let Some(value) = overlay.get(&place)? {
+        let _ = visit(&place, &value);
+    }
+    Ok(())
+}
+
+fn bytes_of(kv: &KeyValue) -> u64 {
+    (kv.key.len() + kv.value.len()) as u64
+}
+
+/// Adds what the answer would carry of pairs as they are now, and refuses what no answer can, before it is read in.
+pub(super) fn check_previous(
+    context: &Context<'_>,
+    space: Space,
+    range: &UserRange,
+    bytes: &mut u64,
+) -> Result<(), Stop> {
+    each_head(context, space, range, &mut |_, value| {
+        *bytes += value.len() as u64;
+        if *bytes > limits::PREVIOUS_BYTES {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
+    if *bytes > limits::PREVIOUS_BYTES {
+        let text = format!(
+            "the previous pairs take more than {} bytes: do without, or change fewer keys at once",
+            limits::PREVIOUS_BYTES
+        );
+        return Err(refusal(RefusalKind::Invalid, text).into());
+    }
+    Ok(())
 }
 
 /// What is wrong with a put whatever the state.
@@ -243,11 +356,12 @@ pub(super) fn check_size(encoded_bytes: usize) -> Result<(), Refusal> {
 /// Refuses what the namespace has no room for.
 pub(super) fn check_quota(numbers: &Namespace, more_bytes: u64) -> Result<(), Refusal> {
     let quota = numbers.quota_bytes();
-    if more_bytes > 0 && numbers.total_bytes.saturating_add(more_bytes) > quota {
-        let text = format!(
-            "the namespace holds {} of at most {quota} bytes",
-            numbers.total_bytes
-        );
+    let held = numbers
+        .leases
+        .saturating_mul(limits::LEASE_BYTES)
+        .saturating_add(numbers.total_bytes);
+    if more_bytes > 0 && held.saturating_add(more_bytes) > quota {
+        let text = format!("the namespace holds {held} of at most {quota} bytes");
         return Err(super::refusal_at(
             RefusalKind::NoSpace,
             text,
@@ -278,16 +392,21 @@ pub(super) fn check_kept(context: &Context<'_>, space: Space, request: &PutReque
     Ok(())
 }
 
-/// Bytes that a put adds.
-pub(super) fn put_bytes(request: &PutRequest) -> u64 {
-    (request.key.len() + request.value.len()) as u64
+/// Bytes that a put adds; the value that it keeps is written anew.
+pub(super) fn put_bytes(context: &Context<'_>, space: Space, request: &PutRequest) -> Result<u64, ViewError> {
+    let kept = match request.ignore_value {
+        true => kv::head(&context.overlay, space, &request.key)?.map_or(0, |pair| pair.kv.value.len()),
+        false => 0,
+    };
+    Ok((request.key.len() + request.value.len() + kept) as u64)
 }
 
 /// The command.
 pub(super) fn put(context: &mut Context<'_>, space: Space, request: &PutRequest) -> Result<Done, Stop> {
     check_put(request)?;
     check_size(request.encoded_len())?;
-    check_quota(context.numbers(space)?, put_bytes(request))?;
+    let bytes = put_bytes(context, space, request)?;
+    check_quota(context.numbers(space)?, bytes)?;
     check_lease(context, space, request.lease)?;
     check_kept(context, space, request)?;
     let mut write = Write::begin(context, space)?;
@@ -304,16 +423,12 @@ pub(super) fn delete_range(
 ) -> Result<Done, Stop> {
     check_delete(request)?;
     check_size(request.encoded_len())?;
-    let mut write = Write::begin(context, space)?;
-    let before = write.delete_range(&UserRange::new(&request.key, &request.range_end))?;
-    write.finish();
-    Ok(Done::Deleted(deleted(before, request.prev_kv)))
-}
-
-/// The reply to a delete.
-pub(super) fn deleted(before: Vec<KeyValue>, prev_kv: bool) -> Deleted {
-    Deleted {
-        deleted: before.len() as i64,
-        prev_kvs: if prev_kv { before } else { Vec::new() },
+    if request.prev_kv {
+        let range = UserRange::new(&request.key, &request.range_end);
+        check_previous(context, space, &range, &mut 0)?;
     }
+    let mut write = Write::begin(context, space)?;
+    let deleted = write.delete_range(request)?;
+    write.finish();
+    Ok(Done::Deleted(deleted))
 }

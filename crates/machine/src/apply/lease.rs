@@ -18,7 +18,7 @@ pub(super) fn grant(context: &mut Context<'_>, space: Space, request: &LeaseGran
         return Err(refusal(RefusalKind::LeaseTtlTooLarge, "etcdserver: too large lease TTL").into());
     }
     let mut numbers = context.numbers(space)?.clone();
-    kv_write::check_quota(&numbers, LEASE_BYTES)?;
+    kv_write::check_quota(&numbers, limits::LEASE_BYTES)?;
     let id = match request.id {
         0 => draw(context, space, &mut numbers.lease_draws)?,
         id if read(context, space, id)?.is_some() => {
@@ -38,9 +38,6 @@ pub(super) fn grant(context: &mut Context<'_>, space: Space, request: &LeaseGran
     context.set_numbers(space, numbers);
     Ok(Done::Lease(LeaseDone { id, ttl_s }))
 }
-
-/// What a lease counts against the quota when it is granted (etcd's `leaseOverhead`).
-const LEASE_BYTES: u64 = 64;
 
 /// The command.
 pub(super) fn revoke(context: &mut Context<'_>, space: Space, id: i64) -> Result<Done, Stop> {

@@ -15,6 +15,7 @@ use crate::{ApplyError, Stamp};
 mod bounds;
 mod damage;
 mod housekeeping;
+mod large;
 
 fn delete(key: &str, range_end: &'static [u8]) -> Body {
     let key = key.to_owned().into();
@@ -526,20 +527,35 @@ fn a_watch_at_the_compact_revision_sees_its_deletion() {
     assert_eq!((refusal.kind(), refusal.detail), (RefusalKind::Compacted, 3));
 }
 
-/// Counts the records that scans meet.
+/// Counts the records that scans meet, and the bytes of all values read.
 struct Counting<'a> {
     view: &'a MemView,
     met: std::cell::Cell<usize>,
+    value_bytes: std::cell::Cell<usize>,
+}
+
+impl Counting<'_> {
+    fn new(view: &MemView) -> Counting<'_> {
+        Counting {
+            view,
+            met: std::cell::Cell::default(),
+            value_bytes: std::cell::Cell::default(),
+        }
+    }
 }
 
 impl View for Counting<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Bytes>, ViewError> {
-        self.view.get(key)
+        let value = self.view.get(key)?;
+        let bytes = value.as_ref().map_or(0, Bytes::len);
+        self.value_bytes.set(self.value_bytes.get() + bytes);
+        Ok(value)
     }
 
     fn scan(&self, from: &[u8], to: &[u8], reverse: bool, visit: Visit<'_>) -> Result<(), ViewError> {
         self.view.scan(from, to, reverse, &mut |key, value| {
             self.met.set(self.met.get() + 1);
+            self.value_bytes.set(self.value_bytes.get() + value.len());
             visit(key, value)
         })
     }
@@ -556,10 +572,7 @@ fn compacting_one_key_with_many_versions_costs_what_its_events_cost() {
     );
     let revision = numbers(&replica).revision;
     replica.done(Body::Compact(Compact { revision }));
-    let view = Counting {
-        view: &replica.view,
-        met: std::cell::Cell::default(),
-    };
+    let view = Counting::new(&replica.view);
     let step = Body::CompactStep(CompactStep {
         records: VERSIONS as u32,
     });

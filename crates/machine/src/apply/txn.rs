@@ -1,8 +1,7 @@
 //! Transactions. As in etcd, every compare (of nested transactions too) is decided on the state before, then every
 //! operation of the branches taken is checked, then all of them are executed as one revision.
 
-use std::collections::BTreeSet;
-
+use bytes::Bytes;
 use prost::Message;
 use types::limits;
 use types::planted::{self, Planted};
@@ -14,6 +13,7 @@ use crate::outcome::{Refusal, RefusalKind, TxnDone};
 use crate::record::Space;
 use crate::record::key::UserRange;
 use crate::record::kv::Namespace;
+use crate::touched::Touched;
 use crate::view::ViewError;
 
 /// Which branch is taken, and the same of the transactions in that branch, in order.
@@ -43,7 +43,7 @@ pub(crate) fn txn(context: &mut Context<'_>, space: Space, request: &TxnRequest)
     let mut bytes = 0;
     each_taken(request, &path, &mut |operation| {
         if let Operation::Put(put) = operation {
-            bytes += kv_write::put_bytes(put);
+            bytes += kv_write::put_bytes(context, space, put)?;
         }
         Ok(())
     })?;
@@ -53,6 +53,10 @@ pub(crate) fn txn(context: &mut Context<'_>, space: Space, request: &TxnRequest)
     })?;
     each_taken(request, &path, &mut |operation| {
         check_range_state(&numbers, operation)
+    })?;
+    let mut previous_bytes = 0;
+    each_taken(request, &path, &mut |operation| {
+        check_previous(context, space, operation, &mut previous_bytes)
     })?;
     let mut write = Write::begin(context, space)?;
     let done = execute(&mut write, request, &path)?;
@@ -102,67 +106,32 @@ fn check(request: &TxnRequest, operations: usize, depth: usize) -> Result<(), Re
     Ok(())
 }
 
-/// Keys put and ranges deleted by a list of operations.
-#[derive(Default)]
-struct Touched {
-    puts: BTreeSet<bytes::Bytes>,
-    deletes: Vec<UserRange>,
-}
-
-impl Touched {
-    /// Refuses what would change one key twice, then joins both.
-    fn join(&mut self, other: Touched) -> Result<(), Refusal> {
-        let clash = other
-            .puts
-            .iter()
-            .any(|key| self.puts.contains(key) || self.deletes_key(key))
-            || self.puts.iter().any(|key| other.deletes_key(key));
-        if clash {
+/// Refuses a list of operations that may change one key twice (etcd's `checkIntervals`; stricter in two cases that
+/// etcd lets through: a delete "from key on", and deletes of one nested transaction against puts of an earlier one).
+fn intervals(operations: &[RequestOp]) -> Result<Touched<Bytes>, Refusal> {
+    let mut touched = Touched::default();
+    for op in operations {
+        let mut these = Touched::default();
+        match &op.operation {
+            Some(Operation::Put(put)) => these.put(put.key.clone()),
+            Some(Operation::DeleteRange(delete)) => {
+                let (begin, end) = UserRange::new(&delete.key, &delete.range_end).ends();
+                these.delete(begin, end);
+            }
+            Some(Operation::Txn(nested)) => {
+                // Only one of the branches is taken, so that they may share keys.
+                these = intervals(&nested.success)?;
+                these.unite(intervals(&nested.failure)?);
+            }
+            Some(Operation::Range(_)) | None => {}
+        }
+        if touched.is_met_by_puts_of(&these) || these.is_met_by_puts_of(&touched) {
             return Err(refusal(
                 RefusalKind::DuplicateKey,
                 "etcdserver: duplicate key given in txn request",
             ));
         }
-        self.puts.extend(other.puts);
-        self.deletes.extend(other.deletes);
-        Ok(())
-    }
-
-    fn deletes_key(&self, key: &[u8]) -> bool {
-        self.deletes.iter().any(|range| range.contains(key))
-    }
-}
-
-/// Refuses a list of operations that may change one key twice (etcd's `checkIntervals`; stricter in two cases that
-/// etcd lets through: a delete "from key on", and deletes of one nested transaction against puts of an earlier one).
-fn intervals(operations: &[RequestOp]) -> Result<Touched, Refusal> {
-    let mut touched = Touched::default();
-    for op in operations {
-        match &op.operation {
-            Some(Operation::Put(put)) => {
-                let puts = BTreeSet::from([put.key.clone()]);
-                touched.join(Touched {
-                    puts,
-                    deletes: Vec::new(),
-                })?;
-            }
-            Some(Operation::DeleteRange(delete)) => {
-                let deletes = vec![UserRange::new(&delete.key, &delete.range_end)];
-                touched.join(Touched {
-                    puts: BTreeSet::new(),
-                    deletes,
-                })?;
-            }
-            Some(Operation::Txn(nested)) => {
-                // Only one of the branches is taken, so that they may share keys.
-                let mut either = intervals(&nested.success)?;
-                let other = intervals(&nested.failure)?;
-                either.puts.extend(other.puts);
-                either.deletes.extend(other.deletes);
-                touched.join(either)?;
-            }
-            Some(Operation::Range(_)) | None => {}
-        }
+        touched.unite(these);
     }
     Ok(touched)
 }
@@ -246,6 +215,22 @@ fn check_put_state(context: &Context<'_>, space: Space, operation: &Operation) -
     Ok(())
 }
 
+fn check_previous(
+    context: &Context<'_>,
+    space: Space,
+    operation: &Operation,
+    bytes: &mut u64,
+) -> Result<(), Stop> {
+    let range = match operation {
+        Operation::Put(put) if put.prev_kv => UserRange::One(put.key.clone()),
+        Operation::DeleteRange(delete) if delete.prev_kv => UserRange::new(&delete.key, &delete.range_end),
+        Operation::Put(_) | Operation::DeleteRange(_) | Operation::Range(_) | Operation::Txn(_) => {
+            return Ok(());
+        }
+    };
+    kv_write::check_previous(context, space, &range, bytes)
+}
+
 fn check_range_state(numbers: &Namespace, operation: &Operation) -> Result<(), Stop> {
     if let Operation::Range(request) = operation {
         // Unlike alone, a negative revision in a transaction is one that was compacted, once anything was.
@@ -279,11 +264,8 @@ fn execute(write: &mut Write<'_, '_>, request: &TxnRequest, path: &Path) -> Resu
                 (write.next(), OperationDone::Put(done))
             }
             Operation::DeleteRange(request) => {
-                let before = write.delete_range(&UserRange::new(&request.key, &request.range_end))?;
-                (
-                    write.current(),
-                    OperationDone::Deleted(kv_write::deleted(before, request.prev_kv)),
-                )
+                let deleted = write.delete_range(request)?;
+                (write.current(), OperationDone::Deleted(deleted))
             }
             Operation::Txn(request) => {
                 let path = nested
@@ -303,3 +285,6 @@ fn execute(write: &mut Write<'_, '_>, request: &TxnRequest, path: &Path) -> Resu
         responses,
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -270,6 +270,20 @@ impl UserRange {
         }
     }
 
+    /// Its first possible key, and the first key past it unless it has no end.
+    pub fn ends(&self) -> (Bytes, Option<Bytes>) {
+        match self {
+            UserRange::One(key) => {
+                let mut next = Vec::with_capacity(key.len() + 1);
+                next.extend_from_slice(key);
+                next.push(0);
+                (key.clone(), Some(next.into()))
+            }
+            UserRange::Until(from, to) => (from.clone(), Some(to.clone())),
+            UserRange::From(from) => (from.clone(), None),
+        }
+    }
+
     /// Bounds among head records.
     pub fn heads(&self, space: Space) -> (Bytes, Bytes) {
         match self {

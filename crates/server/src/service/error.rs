@@ -2,7 +2,7 @@
 //! what Holdfast knows beyond that goes into metadata (`proto::metadata`), never into the text.
 
 use machine::outcome::{Refusal, RefusalKind};
-use proto::metadata::{DETAIL, NOT_SENT, RETRY_AFTER_MS};
+use proto::metadata::{DETAIL, NOT_SENT, RETRY_AFTER_MS, SESSION_EXPIRED};
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
@@ -167,7 +167,12 @@ pub fn refused(refusal: &Refusal) -> Status {
         RefusalKind::TooManyOperations => TOO_MANY_OPS.status(text),
         RefusalKind::NoSpace => NO_SPACE.status(text),
         RefusalKind::Invalid => plain(Code::InvalidArgument),
-        RefusalKind::SessionExpired => plain(Code::FailedPrecondition),
+        RefusalKind::SessionExpired => {
+            let mut status = plain(Code::FailedPrecondition);
+            let mark = MetadataValue::from_static("1");
+            status.metadata_mut().insert(SESSION_EXPIRED, mark);
+            status
+        }
         RefusalKind::LimitReached => plain(Code::ResourceExhausted),
         RefusalKind::AlreadyExists => plain(Code::AlreadyExists),
         RefusalKind::NotFound => plain(Code::NotFound),

@@ -73,16 +73,25 @@ pub struct Feed {
 
 #[derive(Debug, Default)]
 struct Incoming {
+    /// Only its revisions are taken: others would crowd them out, and leave no gap to be noticed.
+    origin: Origin,
     revisions: Vec<(Origin, Revision)>,
     size_bytes: usize,
+}
+
+impl Incoming {
+    fn take(&mut self) -> Vec<(Origin, Revision)> {
+        self.size_bytes = 0;
+        std::mem::take(&mut self.revisions)
+    }
 }
 
 impl Feed {
     /// The state, with all that was pushed before. Held while dispatching; [`Feed::push`] does not take it.
     fn lock(&self) -> MutexGuard<'_, State> {
         let mut state = self.state.lock();
-        let incoming = std::mem::take(&mut *self.incoming.lock());
-        for (origin, revision) in incoming.revisions {
+        let incoming = self.incoming.lock().take();
+        for (origin, revision) in incoming {
             state.absorb(origin, revision);
         }
         state
@@ -118,6 +127,8 @@ impl Feed {
     /// Sets the origin. Another one than before begins anew: see [`Feed::restart`].
     pub fn set_origin(&self, origin: Origin) {
         let mut state = self.lock();
+        // What is pushed in between is older than what the driver asks for next.
+        self.incoming.lock().origin = origin;
         if state.origin != origin {
             state.origin = origin;
             state.restart();
@@ -165,6 +176,9 @@ impl Feed {
     /// gap, all watches go back to history.
     pub fn push(&self, origin: Origin, revision: Revision) {
         let mut incoming = self.incoming.lock();
+        if incoming.origin != origin {
+            return;
+        }
         incoming.size_bytes += revision.size_bytes();
         if incoming.size_bytes > limits::WATCH_RING_BYTES {
             // Nobody has looked for long. The gap sends all watches to history.

@@ -65,8 +65,13 @@ impl Hub {
             return;
         };
         for events in &outcome.events {
-            if let Some(entry) = feeds.get(&events.namespace) {
-                entry.feed.push(Origin::Local, Revision::new(events));
+            let Some(entry) = feeds.get(&events.namespace) else {
+                continue;
+            };
+            match events.cut {
+                // Watches read this revision from history, where the previous pairs are.
+                true => entry.feed.restart_local(),
+                false => entry.feed.push(Origin::Local, Revision::new(events)),
             }
         }
     }

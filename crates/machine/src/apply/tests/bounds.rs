@@ -63,6 +63,52 @@ fn a_quota_may_be_used_up_and_what_adds_nothing_passes_beyond_it() {
 }
 
 #[test]
+fn leases_take_room_while_they_live() {
+    let mut replica = Replica::default();
+    let settings = NamespaceSettings {
+        quota_bytes: 3 * limits::LEASE_BYTES,
+        ..Default::default()
+    };
+    check(&mut replica, Body::NamespaceConfigure(settings), None);
+    let grant = |id| Body::LeaseGrant(LeaseGrant { id, ttl_s: 60 });
+    let full = Some(RefusalKind::NoSpace);
+    for id in 1..=3 {
+        check(&mut replica, grant(id), None);
+    }
+    check(&mut replica, grant(4), full);
+    check(&mut replica, put("a", "", 0), full);
+    check(&mut replica, Body::LeaseRevoke(LeaseId { id: 1 }), None);
+    check(&mut replica, put("a", "1", 0), None);
+    check(&mut replica, grant(4), full);
+    replica.clock_ms = 60_000;
+    let body = Body::LeaseExpire(LeaseExpire { id: 2, generation: 1 });
+    check(&mut replica, body, None);
+    check(&mut replica, grant(4), None);
+}
+
+#[test]
+fn a_value_that_is_kept_takes_room_once_more() {
+    let mut replica = Replica::default();
+    let settings = NamespaceSettings {
+        quota_bytes: 10,
+        ..Default::default()
+    };
+    check(&mut replica, Body::NamespaceConfigure(settings), None);
+    check(&mut replica, put("a", "1234", 0), None);
+    let keep = || {
+        Body::Put(PutRequest {
+            key: "a".into(),
+            ignore_value: true,
+            ..Default::default()
+        })
+    };
+    check(&mut replica, keep(), None);
+    let full = Some(RefusalKind::NoSpace);
+    check(&mut replica, keep(), full);
+    check(&mut replica, txn(vec![op(keep())]), full);
+}
+
+#[test]
 fn a_nested_transaction_has_the_operations_that_its_parent_leaves() {
     let puts = |from: usize, count: usize| -> Vec<RequestOp> {
         let keys = from..from + count;
@@ -141,10 +187,7 @@ fn a_range_reads_no_more_than_it_shows() {
     }
     let all = Bytes::from_static(b"\0");
     let met = |count_only: bool, limit: i64| {
-        let view = Counting {
-            view: &replica.view,
-            met: std::cell::Cell::default(),
-        };
+        let view = Counting::new(&replica.view);
         let request = RangeRequest {
             key: all.clone(),
             range_end: all.clone(),

@@ -24,6 +24,39 @@ fn a_step_tells_how_much_it_removed() {
     assert_eq!(step(&mut replica, 100), (false, 0));
 }
 
+/// However large what is compacted: here, thrice what one step may read, and the small records that end it.
+#[test]
+fn a_step_reads_a_bounded_number_of_bytes_and_steps_end() {
+    let most = limits::COMPACT_STEP_BYTES as usize;
+    let value = "v".repeat(most / 16);
+    let mut replica = Replica::default();
+    for n in 0..24 {
+        replica.put("same", &value);
+        replica.put(&format!("k{n:02}"), &value);
+    }
+    replica.done(delete("k", b"l"));
+    let revision = replica.put("same", "small");
+    replica.done(Body::Compact(Compact { revision }));
+    let mut steps = 0;
+    loop {
+        let view = Counting::new(&replica.view);
+        let batch = Batch {
+            format: BATCH_FORMAT,
+            commands: vec![command(SPACE, Body::CompactStep(CompactStep { records: 0 }))],
+            ..Default::default()
+        };
+        crate::apply(&view, Stamp::default(), &batch).expect("memory never fails");
+        let read_bytes = view.value_bytes.get();
+        assert!(read_bytes < 5 * most / 2, "{read_bytes} bytes in step {steps}");
+        steps += 1;
+        if !step(&mut replica, 0).0 {
+            break;
+        }
+    }
+    assert!((3..20).contains(&steps), "{steps} steps");
+    assert_eq!(numbers(&replica).total_bytes, "samesmall".len() as u64);
+}
+
 /// The invariants say that nothing is left of a deletion below the compact revision (checked after each batch).
 #[test]
 fn a_deletion_met_at_the_compact_revision_is_met_again_by_the_next_compaction() {

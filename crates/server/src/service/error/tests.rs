@@ -139,6 +139,19 @@ fn server_errors_have_etcds_codes_and_texts() {
 }
 
 #[test]
+fn a_session_that_cannot_tell_is_marked_so() {
+    let marked = |kind: RefusalKind| {
+        let refusal = Refusal {
+            kind: kind as i32,
+            text: "session 7 is at seq 90, 3 is too late".into(),
+            detail: 90,
+        };
+        refused(&refusal).metadata().contains_key(SESSION_EXPIRED)
+    };
+    assert!(marked(RefusalKind::SessionExpired) && !marked(RefusalKind::Stale));
+}
+
+#[test]
 fn only_what_did_nothing_is_marked_so() {
     let marked = |error: ServerError| Status::from(error).metadata().contains_key(NOT_SENT);
     let text = || "why".to_owned();

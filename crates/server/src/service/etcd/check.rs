@@ -1,10 +1,11 @@
 //! What etcd refuses before a request reaches the log, in etcd's order. Bounds come from `types::limits`.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
 
 use etcd_client::proto::{
     PbDeleteRequest, PbPutRequest, PbRangeRequest, PbTxnOpRequest, PbTxnRequest, PbTxnRequestOp,
 };
+use machine::Touched;
 use prost::Message;
 use tonic::Status;
 use types::limits;
@@ -72,8 +73,8 @@ pub fn delete(r: &PbDeleteRequest) -> Checked {
 /// Transaction: counts and keys of all levels first, then keys written twice.
 pub fn txn(r: &PbTxnRequest) -> Checked {
     operations(r, limits::TXN_OPERATIONS, limits::TXN_DEPTH)?;
-    Writes::of(&r.success)?;
-    Writes::of(&r.failure)?;
+    writes(&r.success)?;
+    writes(&r.failure)?;
     Ok(())
 }
 
@@ -128,53 +129,36 @@ pub fn serializable(r: &PbTxnRequest) -> bool {
 
 /// Keys and ranges that one branch writes. A key may be put once, and not both put and deleted; branches that
 /// exclude each other may put the same key.
-#[derive(Default)]
-struct Writes<'a> {
-    puts: BTreeSet<&'a [u8]>,
-    /// Begin, and end unless it is open.
-    deletes: Vec<(&'a [u8], Option<Vec<u8>>)>,
-}
-
-impl<'a> Writes<'a> {
-    fn of(ops: &'a [PbTxnRequestOp]) -> Result<Writes<'a>, Status> {
-        let mut all = Writes::default();
-        for op in ops {
-            if let Some(PbTxnOpRequest::RequestDeleteRange(r)) = &op.request {
-                all.deletes.push((&r.key, range_end(&r.key, &r.range_end)));
-            }
+fn writes(ops: &[PbTxnRequestOp]) -> Result<Touched<Cow<'_, [u8]>>, Status> {
+    let mut all = Touched::default();
+    for op in ops {
+        if let Some(PbTxnOpRequest::RequestDeleteRange(r)) = &op.request {
+            let end = range_end(&r.key, &r.range_end);
+            all.delete(Cow::from(&r.key), end.map(Cow::from));
         }
-        for op in ops {
-            if let Some(PbTxnOpRequest::RequestTxn(r)) = &op.request {
-                let first = Writes::of(&r.success)?;
-                let second = Writes::of(&r.failure)?;
-                first.puts.iter().try_for_each(|key| all.put(key, false))?;
-                second
-                    .puts
-                    .iter()
-                    .try_for_each(|key| all.put(key, first.puts.contains(key)))?;
-                all.deletes.extend(first.deletes);
-                all.deletes.extend(second.deletes);
-            }
-        }
-        for op in ops {
-            if let Some(PbTxnOpRequest::RequestPut(r)) = &op.request {
-                all.put(&r.key, false)?;
-            }
-        }
-        Ok(all)
     }
-
-    fn put(&mut self, key: &'a [u8], twice_allowed: bool) -> Checked {
-        let new = self.puts.insert(key);
-        let deleted = self
-            .deletes
-            .iter()
-            .any(|(begin, end)| *begin <= key && end.as_ref().is_none_or(|end| key < end.as_slice()));
-        if deleted || !(new || twice_allowed) {
-            return Err(error::DUPLICATE_KEY.into());
+    let mut join = |these: Touched<_>| {
+        if all.is_met_by_puts_of(&these) {
+            return Err(Status::from(error::DUPLICATE_KEY));
         }
+        all.unite(these);
         Ok(())
+    };
+    for op in ops {
+        if let Some(PbTxnOpRequest::RequestTxn(r)) = &op.request {
+            let mut nested = writes(&r.success)?;
+            nested.unite(writes(&r.failure)?);
+            join(nested)?;
+        }
     }
+    for op in ops {
+        if let Some(PbTxnOpRequest::RequestPut(r)) = &op.request {
+            let mut put = Touched::default();
+            put.put(Cow::from(&r.key));
+            join(put)?;
+        }
+    }
+    Ok(all)
 }
 
 /// Exclusive end of a request's range, `None` if it has none.

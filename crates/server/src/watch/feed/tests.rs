@@ -72,3 +72,30 @@ fn what_is_older_than_the_beginning_leaves_no_gap() {
         other => panic!("{other:?}"),
     }
 }
+
+/// While the replica here catches up, it pushes what a feed that another node supplies has long had.
+#[test]
+fn what_another_origin_pushes_crowds_nothing_out() {
+    let feed = Feed::default();
+    feed.set_origin(Origin::Remote);
+    feed.begin(100, feed.epoch());
+    let inbox = Arc::new(Inbox::default());
+    let stream = feed.attach(inbox.clone());
+    assert!(matches!(join(&feed, stream, 101), Joined::Live { .. }));
+    feed.push(Origin::Remote, revision(101));
+    let kv = KeyValue {
+        key: "k".into(),
+        value: vec![0; limits::WATCH_RING_BYTES].into(),
+        ..KeyValue::default()
+    };
+    let events = vec![Coded::new(EventKind::Put, &kv, None)];
+    for revision in 1..4 {
+        let events = events.clone();
+        feed.push(Origin::Local, Revision { revision, events });
+    }
+    feed.dispatch();
+    match inbox.take() {
+        Taken::Delivery(delivery) => assert_eq!(revisions(&delivery.batch), (101, 101)),
+        other => panic!("{other:?}"),
+    }
+}

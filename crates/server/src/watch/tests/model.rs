@@ -180,6 +180,7 @@ impl World {
             namespace: 7,
             revision,
             events,
+            cut: false,
         };
         state.log.push(events.clone());
         if applied {
