@@ -262,6 +262,7 @@ async fn transfer_meta(cluster: &Cluster, node: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_comes_back_at_another_address_is_found() -> Result<()> {
     let mut cluster = Cluster::start(3, 2).await?;
+    cluster.holdfast(0, &["partitions", "freeze"])?;
     cluster.holdfast(0, &["partitions", "transfer", "0", "--to", "3"])?;
     until("node 3 leads the meta partition", LIMIT, || async {
         let meta = cluster.json(0, &["partitions", "show", "0"])?;
