@@ -90,7 +90,7 @@ fn leases_take_room_while_they_live() {
 fn a_value_that_is_kept_takes_room_once_more() {
     let mut replica = Replica::default();
     let settings = NamespaceSettings {
-        quota_bytes: 10,
+        quota_bytes: 12,
         ..Default::default()
     };
     check(&mut replica, Body::NamespaceConfigure(settings), None);
