@@ -6,12 +6,16 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use client::v1::cluster_client::ClusterClient;
 use client::{Client, ErrorKind, NewNamespace, NodeId, Options, PartitionId, ReplicaId, v1};
+use etcd_client::proto::{PbRangeRequest, PbRangeResponse};
+use tests::raw::Raw;
 use tests::{Cluster, until};
+use tonic::Code;
 use tonic::transport::Channel;
 
 const LIMIT: Duration = Duration::from_secs(60);
 const META: PartitionId = PartitionId(0);
 const ONE: PartitionId = PartitionId(1);
+const RANGE: &str = "/etcdserverpb.KV/Range";
 
 fn client(cluster: &Cluster) -> Result<Client> {
     let options = Options {
@@ -388,4 +392,34 @@ async fn settings_reach_a_partition_that_was_away_when_they_were_changed() -> Re
             .then_some(()))
     })
     .await
+}
+
+/// The other nodes hear of it a moment later, and look at the newest map meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_is_there_on_every_node_once_it_was_made_on_one() -> Result<()> {
+    let cluster = Cluster::start(3, 2).await?;
+    let endpoints = cluster.endpoints();
+    let maker = Client::new(endpoints[..1].to_vec(), Options::default())?;
+    let mut others = Vec::new();
+    for endpoint in &endpoints[1..] {
+        others.push(Raw::connect(endpoint).await?);
+    }
+    let request = || PbRangeRequest {
+        key: b"k".to_vec(),
+        ..PbRangeRequest::default()
+    };
+    for n in 0..50 {
+        let name: &'static str = format!("made-{n}").leak();
+        maker.put_namespace(NewNamespace::named(name)).await?;
+        for other in &mut others {
+            let found: PbRangeResponse = other.call_in(Some(name), RANGE, request()).await?;
+            ensure!(found.kvs.is_empty());
+        }
+    }
+    for other in &mut others {
+        let found = other.call_in::<_, PbRangeResponse>(Some("nobody-made-it"), RANGE, request());
+        let refused = found.await.expect_err("there is no such namespace");
+        ensure!(refused.code() == Code::NotFound, "{refused}");
+    }
+    Ok(())
 }

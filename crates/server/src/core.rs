@@ -108,6 +108,8 @@ pub struct Core {
     log: OnceLock<Arc<dyn LogStore>>,
     hub: Arc<crate::watch::Hub>,
     names: RwLock<Arc<Names>>,
+    /// When the last look at the newest map for an unknown name began; held while one is under way.
+    looked: tokio::sync::Mutex<Option<tokio::time::Instant>>,
     map_revision: watch::Sender<u64>,
     leaders: Arc<Leaders>,
     points: Arc<route::Points>,
@@ -139,6 +141,7 @@ impl Core {
             log: OnceLock::new(),
             hub: crate::watch::Hub::new(),
             names: RwLock::default(),
+            looked: tokio::sync::Mutex::default(),
             map_revision: watch::Sender::new(0),
             leaders: Arc::default(),
             points: Arc::default(),
@@ -252,7 +255,7 @@ impl Core {
         self.map_revision.subscribe()
     }
 
-    /// The key space of a namespace, from the local map.
+    /// The key space of a namespace, from the local map, which may be late: see [`Core::find_key_space`].
     pub fn key_space(&self, name: &str) -> Result<KeySpace, ServerError> {
         let names = self.names.read();
         match names.spaces.get(name) {

@@ -95,14 +95,19 @@ struct Written {
 
 impl Etcd {
     /// The key space that the request's metadata names.
-    fn space(&self, metadata: &MetadataMap) -> Result<KeySpace, Status> {
+    fn space<'s>(
+        &'s self,
+        metadata: &MetadataMap,
+    ) -> impl Future<Output = Result<KeySpace, Status>> + Send + use<'s> {
+        // Owned: a request of a stream cannot be borrowed while somebody waits.
         let name = match metadata.get(NAMESPACE) {
-            None => DEFAULT_NAMESPACE,
+            None => Ok(DEFAULT_NAMESPACE.to_owned()),
             Some(value) => value
                 .to_str()
-                .map_err(|_| Status::invalid_argument("metadata holdfast-namespace is not ASCII text"))?,
+                .map(str::to_owned)
+                .map_err(|_| Status::invalid_argument("metadata holdfast-namespace is not ASCII text")),
         };
-        Ok(self.core.key_space(name)?)
+        async move { Ok(self.core.find_key_space(&name?).await?) }
     }
 
     fn header(&self, revision: i64, raft_term: u64) -> PbResponseHeader {

@@ -20,7 +20,7 @@ use types::{NodeId, PartitionId, ReplicaId};
 use super::cost::{answers_much, asks_clock, scans};
 use super::{ATTEMPT, Place, Repeat, decode, last_word, unknown_leader};
 use crate::core::attempt::Failed;
-use crate::core::{Core, Queried, ReadPoint, ServerError};
+use crate::core::{Core, KeySpace, Queried, ReadPoint, ServerError};
 
 /// How long a read waits for the replica here. One that takes longer is behind, and the leader may answer.
 const BEHIND: Duration = Duration::from_millis(50);
@@ -110,6 +110,29 @@ impl Core {
         let reached = reach(&replica, point, deadline).await;
         reached.map_err(|error| last_word(PartitionId::META, error))?;
         self.refresh_map().map(drop)
+    }
+
+    /// The key space of a namespace. A name that the map here does not have may have been made a moment ago elsewhere:
+    /// the newest map decides. One look at it is under way at a time, and answers all who asked before it began, so
+    /// that unknown names do not burden the meta partition.
+    pub async fn find_key_space(&self, name: &str) -> Result<KeySpace, ServerError> {
+        match self.key_space(name) {
+            Err(ServerError::UnknownNamespace { .. }) => {}
+            known => return known,
+        }
+        let asked = Instant::now();
+        let unread = |why: String| ServerError::Unavailable {
+            text: format!("namespace '{name}' is not known here, and the newest map cannot be read: {why}"),
+        };
+        let turn = tokio::time::timeout_at(self.answer_by(), self.looked.lock()).await;
+        let mut looked = turn.map_err(|_| unread("too many wait for it".to_owned()))?;
+        if looked.is_none_or(|began| began < asked) {
+            let began = Instant::now();
+            self.read_map().await.map_err(|error| unread(error.to_string()))?;
+            *looked = Some(began);
+        }
+        drop(looked);
+        self.key_space(name)
     }
 
     /// A linearizable point, wherever the replica here is.

@@ -47,7 +47,7 @@ impl PbClusterService for Etcd {
         &self,
         request: Request<PbMemberListRequest>,
     ) -> Result<Response<PbMemberListResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         if request.into_inner().linearizable {
             self.core.read_map().await?;
         }

@@ -32,7 +32,7 @@ impl proto::election::election_server::Election for Etcd {
         &self,
         request: Request<CampaignRequest>,
     ) -> Result<Response<CampaignResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         let lease = self.session(&space, asked.lease).await?;
         let prefix = session::prefix(&asked.name);
@@ -64,7 +64,7 @@ impl proto::election::election_server::Election for Etcd {
         &self,
         request: Request<ProclaimRequest>,
     ) -> Result<Response<ProclaimResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         let leader = asked.leader.ok_or_else(|| unknown(MISSING_LEADER_KEY))?;
         let lease = self.session(&space, leader.lease).await?;
@@ -80,7 +80,7 @@ impl proto::election::election_server::Election for Etcd {
     }
 
     async fn leader(&self, request: Request<LeaderRequest>) -> Result<Response<LeaderResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let prefix = session::prefix(&request.into_inner().name);
         let found = self.read_range(&space, session::oldest(&prefix)).await?;
         match found.kvs.into_iter().next() {
@@ -98,7 +98,7 @@ impl proto::election::election_server::Election for Etcd {
         &self,
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let prefix = session::prefix(&request.into_inner().name);
         let (out, observed) = mpsc::channel(OBSERVED);
         let etcd = self.clone();
@@ -120,7 +120,7 @@ impl proto::election::election_server::Election for Etcd {
     }
 
     async fn resign(&self, request: Request<ResignRequest>) -> Result<Response<ResignResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let leader = request
             .into_inner()
             .leader

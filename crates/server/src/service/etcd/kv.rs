@@ -23,7 +23,7 @@ const STREAM_PAIRS: usize = 1000;
 #[async_trait]
 impl PbKvService for Etcd {
     async fn range(&self, request: Request<PbRangeRequest>) -> Result<Response<PbRangeResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         check::size(&asked)?;
         check::range(&asked)?;
@@ -46,7 +46,7 @@ impl PbKvService for Etcd {
     }
 
     async fn put(&self, request: Request<PbPutRequest>) -> Result<Response<PbPutResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         check::size(&asked)?;
         check::put(&asked)?;
@@ -61,7 +61,7 @@ impl PbKvService for Etcd {
         &self,
         request: Request<PbDeleteRequest>,
     ) -> Result<Response<PbDeleteResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         check::size(&asked)?;
         check::delete(&asked)?;
@@ -77,7 +77,7 @@ impl PbKvService for Etcd {
     }
 
     async fn txn(&self, request: Request<PbTxnRequest>) -> Result<Response<PbTxnResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         check::size(&asked)?;
         check::txn(&asked)?;
@@ -95,7 +95,7 @@ impl PbKvService for Etcd {
         &self,
         request: Request<PbCompactionRequest>,
     ) -> Result<Response<PbCompactionResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         let written = self
             .write(

@@ -25,7 +25,7 @@ impl PbLeaseService for Etcd {
         &self,
         request: Request<PbLeaseGrantRequest>,
     ) -> Result<Response<PbLeaseGrantResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         Ok(Response::new(self.grant(&space, asked.id, asked.ttl).await?))
     }
@@ -34,7 +34,7 @@ impl PbLeaseService for Etcd {
         &self,
         request: Request<PbLeaseRevokeRequest>,
     ) -> Result<Response<PbLeaseRevokeResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let id = request.into_inner().id;
         let written = self.write(&space, Body::LeaseRevoke(LeaseId { id })).await?;
         Ok(Response::new(PbLeaseRevokeResponse {
@@ -48,7 +48,7 @@ impl PbLeaseService for Etcd {
         &self,
         request: Request<Streaming<PbLeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let etcd = self.clone();
         let answers = request
             .into_inner()
@@ -64,7 +64,7 @@ impl PbLeaseService for Etcd {
         &self,
         request: Request<PbLeaseTimeToLiveRequest>,
     ) -> Result<Response<PbLeaseTimeToLiveResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         let ask = Ask::Lease(AskLease {
             id: asked.id,
@@ -93,7 +93,7 @@ impl PbLeaseService for Etcd {
         &self,
         request: Request<PbLeaseLeasesRequest>,
     ) -> Result<Response<PbLeaseLeasesResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let queried = self.ask(&space, Ask::Leases(Empty {}), false).await?;
         let header = Some(self.header_of(&queried));
         let Told::Leases(list) = told(queried)? else {

@@ -15,7 +15,7 @@ const SESSION_EXPIRED: &str = "mutex: session is expired";
 #[async_trait]
 impl proto::lock::lock_server::Lock for Etcd {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let asked = request.into_inner();
         let lease = self.session(&space, asked.lease).await?;
         let prefix = session::prefix(&asked.name);
@@ -48,7 +48,7 @@ impl proto::lock::lock_server::Lock for Etcd {
     }
 
     async fn unlock(&self, request: Request<UnlockRequest>) -> Result<Response<UnlockResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let delete = PbDeleteRequest {
             key: request.into_inner().key,
             ..PbDeleteRequest::default()

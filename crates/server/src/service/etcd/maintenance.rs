@@ -121,7 +121,7 @@ impl PbMaintenanceService for Etcd {
     }
 
     async fn hash(&self, request: Request<PbHashRequest>) -> Result<Response<PbHashResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let (queried, hash) = self.hash_at(&space, 0).await?;
         let header = Some(self.header_of(&queried));
         Ok(Response::new(PbHashResponse {
@@ -131,7 +131,7 @@ impl PbMaintenanceService for Etcd {
     }
 
     async fn hash_kv(&self, request: Request<PbHashKvRequest>) -> Result<Response<PbHashKvResponse>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let (queried, hash) = self.hash_at(&space, request.into_inner().revision).await?;
         Ok(Response::new(PbHashKvResponse {
             header: Some(self.header_of(&queried)),
@@ -192,7 +192,7 @@ impl PbMaintenanceService for Etcd {
 impl Etcd {
     /// The namespace's numbers as this node (or the nearest with a replica) has them, leader or not.
     async fn namespace(&self, metadata: &MetadataMap) -> Result<(KeySpace, Queried), Status> {
-        let space = self.space(metadata)?;
+        let space = self.space(metadata).await?;
         let queried = self.ask(&space, Ask::Namespace(Empty {}), true).await?;
         Ok((space, queried))
     }

@@ -92,8 +92,8 @@ impl StreamingService<PbWatchRequest> for WatchServer {
     type Future = BoxFuture<Response<Frames>, Status>;
 
     fn call(&mut self, request: tonic::Request<Streaming<PbWatchRequest>>) -> Self::Future {
-        let opened = self.etcd.open_watch(request);
-        Box::pin(std::future::ready(opened))
+        let etcd = self.etcd.clone();
+        Box::pin(async move { etcd.open_watch(request).await })
     }
 }
 
@@ -120,11 +120,11 @@ impl Service<http::Request<Body>> for WatchServer {
 }
 
 impl Etcd {
-    fn open_watch(
+    async fn open_watch(
         &self,
         request: tonic::Request<Streaming<PbWatchRequest>>,
     ) -> Result<Response<Frames>, Status> {
-        let space = self.space(request.metadata())?;
+        let space = self.space(request.metadata()).await?;
         let require_leader = request
             .metadata()
             .get(REQUIRE_LEADER)
