@@ -491,17 +491,9 @@ pub fn has_surplus(partition: &Partition, target: usize) -> bool {
 
 /// Whether the group's membership is what is wanted.
 pub fn settled(partition: &Partition, group: &PartitionSeen) -> bool {
-    let voters: BTreeSet<_> = partition
-        .replicas
-        .iter()
-        .filter(|r| r.voter)
-        .map(|r| ReplicaId(r.id))
-        .collect();
-    let learners: BTreeSet<_> = partition
-        .replicas
-        .iter()
-        .filter(|r| !r.voter)
-        .map(|r| ReplicaId(r.id))
-        .collect();
-    voters == group.voters && learners == group.learners
+    let wanted = |voter: bool| -> BTreeSet<ReplicaId> {
+        let of = partition.replicas.iter().filter(|replica| replica.voter == voter);
+        of.map(|replica| ReplicaId(replica.id)).collect()
+    };
+    wanted(true) == group.voters && wanted(false) == group.learners
 }
