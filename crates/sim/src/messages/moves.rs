@@ -62,13 +62,16 @@ async fn add(members: &Members, partition: PartitionId, at: usize) -> Result<(),
 
 /// A replica at a node that is open there, or one under a new id.
 async fn open(members: &Members, partition: PartitionId, at: usize) -> Result<ReplicaId, MembershipError> {
-    let stopped = |_| MembershipError::Stopped;
     let (node, _) = members.all[at].running().ok_or(MembershipError::Stopped)?;
     if let Some(open) = node.replica(partition) {
         return Ok(open.replica_id());
     }
     let id = members.next_replica();
-    node.open(partition, id).await.map_err(stopped)?;
+    if node.open(partition, id).await.is_err() {
+        // What is left of it is never opened: it is nobody's member.
+        members.all[at].dropped.lock().insert(id);
+        return Err(MembershipError::Stopped);
+    }
     Ok(id)
 }
 
