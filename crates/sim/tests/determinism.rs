@@ -44,7 +44,7 @@ fn a_seed_goes_the_same_way_twice_and_ten_find_nothing() {
     check(&["--seeds", "1126..1127"]);
     check(&["--seeds", "148..149"]);
     check(&["--seeds", "50..51"]);
-    // Without what mended 323, which goes another way by now.
+    // Once found what 323 did; other changes have led it another way since.
     check(&[
         "--seeds",
         "39..40",
